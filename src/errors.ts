@@ -1,0 +1,36 @@
+// Every error that a user can meet, in one table: what it means over HTTP, and whether the same call may succeed later.
+
+/** Code → HTTP status and whether repeating the same call can help. */
+export const errorTable = {
+  bad_argument: { status: 422, retryable: false },
+  bad_prompt: { status: 422, retryable: false },
+  bad_size: { status: 422, retryable: false },
+  model_not_found: { status: 404, retryable: false },
+  bad_file: { status: 422, retryable: false },
+  wrong_architecture: { status: 422, retryable: false },
+  missing_tensors: { status: 422, retryable: false },
+  output_unwritable: { status: 500, retryable: false },
+  cache_unwritable: { status: 500, retryable: true },
+  disk_full: { status: 500, retryable: true },
+  device_unavailable: { status: 500, retryable: false },
+  backend_failed: { status: 500, retryable: false },
+  not_finite: { status: 500, retryable: false },
+  out_of_memory: { status: 500, retryable: true },
+  engine_crashed: { status: 500, retryable: true },
+  cancelled: { status: 499, retryable: false },
+  internal: { status: 500, retryable: false },
+} as const satisfies Record<string, { status: number; retryable: boolean }>
+
+/** The name of one row of {@link errorTable}. */
+export type ErrorCode = keyof typeof errorTable
+
+/** An error meant for the user: `message` names the field, the value and the allowed range in one line. */
+export class AppError extends Error {
+  override readonly name = 'AppError'
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options)
+    this.code = code
+  }
+}

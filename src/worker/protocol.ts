@@ -1,0 +1,79 @@
+// What crosses the process boundary: plain data, copied by structured clone. The parent sends requests, the engine
+// process answers with any number of events and then exactly one result or error a request.
+import type { SamplerName } from '#diffusion/samplers.ts'
+import type { Device, Precision } from '#engine/backend.ts'
+import type { ComponentName } from '#engine/weights/checkpoint.ts'
+import type { ErrorCode } from '../errors.ts'
+
+/** One fully resolved order for pictures: every default applied, every seed chosen. */
+export type GenerateTask = {
+  readonly prompt: string
+  /** For the second text encoder; null copies `prompt`. */
+  readonly prompt2: string | null
+  /** Null gives zero embeddings where the model asks for them; "" is encoded. */
+  readonly negativePrompt: string | null
+  readonly negativePrompt2: string | null
+  /** Pixels. */
+  readonly width: number
+  readonly height: number
+  readonly numInferenceSteps: number
+  readonly guidanceScale: number
+  readonly sampler: SamplerName
+  /** One a picture. */
+  readonly seeds: readonly number[]
+  readonly clipSkip: number | null
+  readonly imageEncoding: 'png' | 'jpeg'
+}
+
+/** Where this machine keeps the files that a task needs. */
+export type TaskFiles = { readonly checkpoint: string }
+
+/** Fixed for the life of an engine process. */
+export type EngineSettings = {
+  readonly device: Device
+  readonly precision: Precision
+  /** Threads inside one operator. */
+  readonly threads: number
+  /** Prepared weights live here; made when missing. */
+  readonly cacheDir: string
+  readonly cacheLimitBytes: number
+  /** A folder on the same file system as `cacheDir` for half-written files; the parent removes it when the process ends. */
+  readonly scratchDir: string
+}
+
+export type EngineRequest =
+  | { readonly type: 'generate'; readonly id: number; readonly task: GenerateTask; readonly files: TaskFiles }
+  | { readonly type: 'inspect'; readonly id: number; readonly path: string }
+
+/** What the engine is doing, for a progress bar. */
+export type Progress =
+  | { readonly phase: 'hash' | 'prepare'; readonly component: ComponentName; readonly doneBytes: number; readonly totalBytes: number }
+  | { readonly phase: 'load'; readonly component: ComponentName }
+  | { readonly phase: 'encode' }
+  | { readonly phase: 'denoise'; readonly image: number; readonly step: number; readonly of: number }
+  | { readonly phase: 'decode'; readonly image: number }
+
+/** Where the time of a task went, in milliseconds. */
+export type Timings = {
+  readonly loadMs: number
+  readonly encodePromptMs: number
+  /** One entry a step, over all pictures in order. */
+  readonly stepMs: readonly number[]
+  readonly decodeMs: number
+  readonly encodeImageMs: number
+  readonly totalMs: number
+}
+
+export type GenerateResult = {
+  readonly modelHash: string
+  readonly timings: Timings
+  /** Things that the user should know, such as a picture of one colour. */
+  readonly warnings: readonly string[]
+}
+
+export type EngineEvent =
+  | { readonly type: 'ready' }
+  | { readonly type: 'progress'; readonly id: number; readonly progress: Progress }
+  | { readonly type: 'image'; readonly id: number; readonly index: number; readonly seed: number; readonly bytes: Uint8Array }
+  | { readonly type: 'result'; readonly id: number; readonly result: unknown }
+  | { readonly type: 'error'; readonly id: number; readonly error: { readonly code: ErrorCode; readonly message: string } }
