@@ -1,0 +1,128 @@
+// onnxruntime behind the Backend type; the only file that imports it. Its calls block the calling thread until they are
+// done and cannot be interrupted, which is why engines live in child processes (docs/adr/0002).
+import { InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
+import type { Tensor } from '#tensor/tensor.ts'
+import { AppError } from '../../errors.ts'
+import { devices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
+import { GraphBuilder } from '../onnx/graph-builder.ts'
+import { bindWeights } from '../onnx/bind-weights.ts'
+
+export type OnnxruntimeOptions = {
+  readonly device: Device
+  /** Threads inside one operator. */
+  readonly threads: number
+  /** Folder that external data locations start from. */
+  readonly externalDataRoot: string
+}
+
+/** Whether onnxruntime's provider for a device loads on this machine, and the reason when it does not. */
+export type ProviderProbe = { readonly device: Device; readonly loads: boolean; readonly reason: string | null }
+
+/** A backend on one device. Throws `device_unavailable` when this build of onnxruntime has no such provider. */
+export function onnxruntimeBackend(options: OnnxruntimeOptions): Backend {
+  const { device } = options
+  if (!listSupportedBackends().some((backend) => backend.name === device))
+    throw new AppError('device_unavailable', `device: this build of onnxruntime has no "${device}" provider`)
+  return {
+    name: 'onnxruntime',
+    device,
+    create: async (model, sessionOptions) => createSession(model, options, sessionOptions),
+  }
+}
+
+/** Try a one-node graph on each provider. */
+export async function probeProviders(): Promise<ProviderProbe[]> {
+  const g = new GraphBuilder('probe', 'fp32')
+  g.output('y', g.input('x', [1]))
+  const model = bindWeights(g.finish(), new Map())
+  const probes: ProviderProbe[] = []
+  for (const device of devices) {
+    try {
+      const backend = onnxruntimeBackend({ device, threads: 1, externalDataRoot: '/' })
+      await using session = await backend.create(model, { weightsInPlace: false })
+      await session.run({ x: { shape: [1], data: new Float32Array(1) } })
+      probes.push({ device, loads: true, reason: null })
+    } catch (error) {
+      probes.push({ device, loads: false, reason: error instanceof Error ? firstLine(error.message) : String(error) })
+    }
+  }
+  return probes
+}
+
+async function createSession(
+  model: Uint8Array,
+  options: OnnxruntimeOptions,
+  { weightsInPlace }: SessionOptions,
+): Promise<Session> {
+  const { device } = options
+  let session: InferenceSession
+  try {
+    session = await InferenceSession.create(model, {
+      executionProviders: [device],
+      intraOpNumThreads: options.threads,
+      interOpNumThreads: 1,
+      // Measured at 1024²: memory patterns double the activations' memory and gain nothing.
+      enableMemPattern: false,
+      // `all` would rewrite convolutions to a blocked layout and copy their weights.
+      graphOptimizationLevel: weightsInPlace ? 'extended' : 'all',
+      logSeverityLevel: 3,
+      extra: {
+        session: {
+          disable_prepacking: weightsInPlace ? '1' : '0',
+          model_external_initializers_file_folder_path: options.externalDataRoot,
+        },
+      },
+    })
+  } catch (error) {
+    throw backendError(
+      error,
+      device === 'cpu' ? 'backend_failed' : 'device_unavailable',
+      `cannot load a network on ${device}`,
+    )
+  }
+
+  let open = true
+  const close = async (): Promise<void> => {
+    if (!open) return
+    open = false
+    await session.release()
+  }
+  return {
+    async run(feeds) {
+      if (!open) throw new AppError('internal', 'session: used after close')
+      try {
+        const results = await session.run(mapValues(feeds, toOrt))
+        return mapValues(results, fromOrt)
+      } catch (error) {
+        throw backendError(error, 'backend_failed', 'a network failed to run')
+      }
+    },
+    cancel: () => false,
+    close,
+    [Symbol.asyncDispose]: close,
+  }
+}
+
+function toOrt({ data, shape }: Feed): OrtTensor {
+  return data instanceof BigInt64Array ? new OrtTensor('int64', data, shape) : new OrtTensor('float32', data, shape)
+}
+
+function fromOrt(value: OrtTensor): Tensor {
+  if (!(value.data instanceof Float32Array))
+    throw new AppError('internal', `a network answered ${value.type}, not float32`)
+  return { shape: value.dims, data: value.data }
+}
+
+function mapValues<A, B>(record: Readonly<Record<string, A>>, map: (value: A) => B): Record<string, B> {
+  return Object.fromEntries(Object.entries(record).map(([key, value]) => [key, map(value)]))
+}
+
+function backendError(error: unknown, code: 'backend_failed' | 'device_unavailable', what: string): AppError {
+  const message = firstLine(error instanceof Error ? error.message : String(error))
+  const outOfMemory = /bad_alloc|out of memory|Failed to allocate/i.test(message)
+  return new AppError(outOfMemory ? 'out_of_memory' : code, `${what}: ${message}`, { cause: error })
+}
+
+function firstLine(message: string): string {
+  return message.trim().split('\n', 1)[0]!.slice(0, 500)
+}

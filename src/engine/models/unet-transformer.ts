@@ -1,0 +1,62 @@
+import type { Value } from '../onnx/graph-builder.ts'
+import { attention, conv2d, gelu, groupNorm, layerNorm, linear } from '../onnx/layers.ts'
+import type { UNetScope } from './unet-scope.ts'
+
+/** Epsilon of a transformer's own norms; diffusers fixes it whatever the UNet's norm_eps says. */
+const groupNormEpsilon = 1e-6
+const layerNormEpsilon = 1e-5
+
+/** `depth` blocks of attention over the pixels of a feature map (diffusers' Transformer2DModel). (B, C, H, W) → same. */
+export function transformer(scope: UNetScope, x: Value, path: string, depth: number, heads: number): Value {
+  const { g, config } = scope
+  const [batch, channels, height, width] = x.shape as [number, number, number, number]
+  const toTokens = (map: Value): Value => g.reshape(g.transpose(map, [0, 2, 3, 1]), [batch * height * width, channels])
+  const toMap = (tokens: Value): Value => g.transpose(g.reshape(tokens, [batch, height, width, channels]), [0, 3, 1, 2])
+
+  const normed = groupNorm(g, x, `${path}.norm`, config.normNumGroups, groupNormEpsilon)
+  let tokens = config.useLinearProjection
+    ? project(scope, toTokens(normed), `${path}.proj_in`, channels)
+    : toTokens(conv2d(g, normed, `${path}.proj_in`, channels, { kernel: 1 })) // (B·H·W, C)
+  for (let index = 0; index < depth; index++)
+    tokens = transformerBlock(scope, tokens, `${path}.transformer_blocks.${index}`, batch, heads)
+  const projected = config.useLinearProjection
+    ? toMap(project(scope, tokens, `${path}.proj_out`, channels))
+    : conv2d(g, toMap(tokens), `${path}.proj_out`, channels, { kernel: 1 })
+  return g.add(projected, x)
+}
+
+/** Self-attention, cross-attention to the text, gated feed-forward; each on normed input and added back. */
+function transformerBlock(scope: UNetScope, input: Value, path: string, batch: number, heads: number): Value {
+  const { g, context } = scope
+  const norm = (x: Value, name: string): Value => layerNorm(g, x, `${path}.${name}`, layerNormEpsilon)
+  const attend = (x: Value, source: Value, name: string): Value =>
+    attentionLayer(scope, x, source, `${path}.${name}`, batch, heads)
+
+  const normed = norm(input, 'norm1')
+  const afterSelf = g.add(attend(normed, normed, 'attn1'), input)
+  const afterCross = g.add(attend(norm(afterSelf, 'norm2'), context, 'attn2'), afterSelf)
+  return g.add(feedForward(scope, norm(afterCross, 'norm3'), `${path}.ff`), afterCross)
+}
+
+function attentionLayer(scope: UNetScope, x: Value, source: Value, path: string, batch: number, heads: number): Value {
+  const channels = x.shape[1]!
+  const { attention: kind } = scope.options
+  const q = project(scope, x, `${path}.to_q`, channels, false)
+  const k = project(scope, source, `${path}.to_k`, channels, false)
+  const v = project(scope, source, `${path}.to_v`, channels, false)
+  return project(scope, attention(scope.g, [q, k, v], { batch, heads, kind, name: path }), `${path}.to_out.0`, channels)
+}
+
+/** GEGLU (arXiv 2002.05202): half of a wide projection gates the other half, then back to the old width. */
+function feedForward(scope: UNetScope, x: Value, path: string): Value {
+  const { g } = scope
+  const [rows, channels] = x.shape as [number, number]
+  const half = [rows, channels * 4]
+  const wide = project(scope, x, `${path}.net.0.proj`, channels * 8)
+  const [hidden, gate] = g.split('Split', [wide], [half, half], { attributes: { axis: 1, num_outputs: 2 } })
+  return project(scope, g.multiply(hidden!, gelu(g, gate!)), `${path}.net.2`, channels)
+}
+
+function project(scope: UNetScope, x: Value, path: string, outFeatures: number, bias = true): Value {
+  return linear(scope.g, x, path, outFeatures, { bias, loraTargets: scope.options.loraTargets })
+}

@@ -1,0 +1,126 @@
+// The denoising UNet of Stable Diffusion XL (arXiv 2307.01952) as an ONNX graph, from diffusers' UNet2DConditionModel
+// with text_time conditioning. Reads top to bottom as the data flows: time embedding, down, middle, up, out.
+import { AppError } from '../../errors.ts'
+import type { Precision } from '../backend.ts'
+import { GraphBuilder, type Graph, type Value } from '../onnx/graph-builder.ts'
+import { conv2d, groupNorm, linear, silu, upsample, type LayerOptions } from '../onnx/layers.ts'
+import type { UNetBlock, UNetConfig } from './unet-config.ts'
+import { resnetBlock } from './unet-resnet.ts'
+import type { UNetScope } from './unet-scope.ts'
+import { transformer } from './unet-transformer.ts'
+
+export type UNetGraphOptions = LayerOptions & {
+  readonly precision: Precision
+  readonly batch: number
+  /** Latent rows and columns. */
+  readonly height: number
+  readonly width: number
+  /** Tokens of the prompt: 77 a chunk. */
+  readonly textLength: number
+  /** Whether a ControlNet's residuals are inputs. */
+  readonly controlResiduals: boolean
+}
+
+/**
+ * One evaluation of the network at a fixed size.
+ * Inputs: `sample` (B, inChannels, H, W); `time_proj` (B, timeProjDim) and `add_embeds` (B, addEmbeddingInputDim), see
+ * time-embedding.ts; `encoder_hidden_states` (B, T, crossAttentionDim); with controlResiduals also
+ * `down_block_additional_residuals.<i>`, one a skip connection, and `mid_block_additional_residual`.
+ * Output: `noise_pred` (B, outChannels, H, W).
+ */
+export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph {
+  const { batch, height, width, textLength } = options
+  const g = new GraphBuilder('unet', options.precision)
+
+  // 1. inputs and the embedding of timestep, sizes and pooled text
+  const sample = g.input('sample', [batch, config.inChannels, height, width])
+  const text = g.input('encoder_hidden_states', [batch, textLength, config.crossAttentionDim])
+  const context = g.reshape(text, [batch * textLength, config.crossAttentionDim])
+  const scope: UNetScope = { g, config, options, temb: silu(g, timeEmbedding(g, config, batch)), context }
+
+  // 2. down: every resnet and downsampler leaves a skip connection
+  let x = conv2d(g, sample, 'conv_in', config.downBlocks[0]!.channels)
+  const skips = [x]
+  config.downBlocks.forEach((block, index) => {
+    x = downBlock(scope, x, `down_blocks.${index}`, block, skips)
+  })
+  const residuals = options.controlResiduals ? addControlResiduals(g, skips) : skips
+
+  // 3. middle
+  if (config.midBlock) x = midBlock(scope, x, config.midBlock)
+  if (options.controlResiduals) x = g.add(x, g.input('mid_block_additional_residual', x.shape))
+
+  // 4. up: consumes the skip connections, last first
+  config.upBlocks.forEach((block, index) => {
+    x = upBlock(scope, x, `up_blocks.${index}`, block, residuals)
+  })
+  if (residuals.length > 0)
+    throw new AppError(
+      'wrong_architecture',
+      `unet: ${residuals.length} skip connections are left after the last up block`,
+    )
+
+  // 5. out
+  const normed = silu(g, groupNorm(g, x, 'conv_norm_out', config.normNumGroups, config.normEps))
+  g.output('noise_pred', conv2d(g, normed, 'conv_out', config.outChannels))
+  return g.finish()
+}
+
+/** time_embedding(timestep) + add_embedding(pooled text, time ids). (B, timeEmbedDim) */
+function timeEmbedding(g: GraphBuilder, config: UNetConfig, batch: number): Value {
+  const twoLinears = (input: Value, path: string): Value =>
+    linear(
+      g,
+      silu(g, linear(g, input, `${path}.linear_1`, config.timeEmbedDim)),
+      `${path}.linear_2`,
+      config.timeEmbedDim,
+    )
+  const time = twoLinears(g.input('time_proj', [batch, config.timeProjDim]), 'time_embedding')
+  const added = twoLinears(g.input('add_embeds', [batch, config.addEmbeddingInputDim]), 'add_embedding')
+  return g.add(time, added)
+}
+
+function downBlock(scope: UNetScope, input: Value, path: string, block: UNetBlock, skips: Value[]): Value {
+  let x = input
+  let attentions = 0
+  block.transformers.forEach((depth, index) => {
+    x = resnetBlock(scope, x, `${path}.resnets.${index}`, block.channels)
+    if (depth !== null) x = transformer(scope, x, `${path}.attentions.${attentions++}`, depth, block.heads)
+    skips.push(x)
+  })
+  if (block.resample) {
+    x = conv2d(scope.g, x, `${path}.downsamplers.0.conv`, block.channels, { stride: 2 })
+    skips.push(x)
+  }
+  return x
+}
+
+function midBlock(scope: UNetScope, input: Value, block: NonNullable<UNetConfig['midBlock']>): Value {
+  const channels = input.shape[1]!
+  let x = resnetBlock(scope, input, 'mid_block.resnets.0', channels)
+  let attentions = 0
+  block.transformers.forEach((depth, index) => {
+    if (depth !== null) x = transformer(scope, x, `mid_block.attentions.${attentions++}`, depth, block.heads)
+    x = resnetBlock(scope, x, `mid_block.resnets.${index + 1}`, channels)
+  })
+  return x
+}
+
+function upBlock(scope: UNetScope, input: Value, path: string, block: UNetBlock, skips: Value[]): Value {
+  const { g } = scope
+  let x = input
+  let attentions = 0
+  block.transformers.forEach((depth, index) => {
+    const skip = skips.pop()
+    if (!skip) throw new AppError('wrong_architecture', `${path}: no skip connection is left for its resnet ${index}`)
+    x = resnetBlock(scope, g.concat([x, skip], 1), `${path}.resnets.${index}`, block.channels)
+    if (depth !== null) x = transformer(scope, x, `${path}.attentions.${attentions++}`, depth, block.heads)
+  })
+  if (!block.resample) return x
+  const [, , height, width] = skips.at(-1)!.shape as [number, number, number, number]
+  return conv2d(g, upsample(g, x, height, width), `${path}.upsamplers.0.conv`, block.channels)
+}
+
+function addControlResiduals(g: GraphBuilder, skips: readonly Value[]): Value[] {
+  return skips.map((skip, index) => g.add(skip, g.input(`down_block_additional_residuals.${index}`, skip.shape)))
+}

@@ -1,0 +1,51 @@
+import path from 'node:path'
+import { AppError } from '../../errors.ts'
+import type { Weights } from '../weights/checkpoint.ts'
+import type { Graph, WeightUse } from './graph-builder.ts'
+import { encodeModel, type TensorProto } from './proto.ts'
+
+const storedType = { fp32: 'F32', fp16: 'F16' } as const
+
+/**
+ * The graph as ONNX bytes whose initialisers point into the files where the weights lie. Locations are relative to
+ * {@link externalDataRoot}. Throws `missing_tensors` with the list, or `wrong_architecture` for a wrong shape.
+ */
+export function bindWeights(graph: Graph, weights: Weights): Uint8Array {
+  const missing = graph.weights.filter((use) => !weights.has(use.key)).map((use) => use.key)
+  if (missing.length > 0)
+    throw new AppError(
+      'missing_tensors',
+      `${graph.name}: ${missing.length} tensors are missing: ${missing.slice(0, 10).join(', ')}${missing.length > 10 ? ', …' : ''}`,
+    )
+  return encodeModel({
+    name: graph.name,
+    nodes: graph.nodes,
+    initializers: [...graph.constants, ...graph.weights.map((use) => initializer(graph, use, weights))],
+    inputs: graph.inputs,
+    outputs: graph.outputs,
+  })
+}
+
+/** The folder that external data locations start from: the root of the file system (or drive) that holds `file`. */
+export function externalDataRoot(file: string): string {
+  return path.parse(path.resolve(file)).root
+}
+
+function initializer(graph: Graph, use: WeightUse, weights: Weights): TensorProto {
+  const stored = weights.get(use.key)!
+  if (stored.dtype !== storedType[graph.precision])
+    throw new AppError(
+      'internal',
+      `${use.key} is stored as ${stored.dtype}; a ${graph.precision} graph wants ${storedType[graph.precision]}`,
+    )
+  if (stored.shape.join() !== use.shape.join())
+    throw new AppError(
+      'wrong_architecture',
+      `${use.key} has the shape [${stored.shape.join(', ')}], the configuration asks for [${use.shape.join(', ')}]`,
+    )
+  const type = graph.precision === 'fp16' ? 'float16' : 'float'
+  if ('bytes' in stored.source) return { name: use.key, type, shape: use.readAs, data: stored.source.bytes }
+  const { file, offset, length } = stored.source
+  const location = path.relative(externalDataRoot(file), path.resolve(file)).split(path.sep).join('/')
+  return { name: use.key, type, shape: use.readAs, data: { location, offset, length } }
+}

@@ -1,0 +1,200 @@
+// A graph is written front to back: every call adds one node and returns the value that it computes. Shapes are known
+// at build time and travel with the values, so a wrong channel count is an error here, with the weight's name.
+import { elementCount } from '#tensor/tensor.ts'
+import { AppError } from '../../errors.ts'
+import type { Precision } from '../backend.ts'
+import type { Attribute, ElementType, NodeProto, TensorProto, ValueInfoProto } from './proto.ts'
+
+/** What a node computes: its name in the graph and its shape. */
+export type Value = { readonly name: string; readonly shape: readonly number[] }
+
+/** A weight that the graph reads: the state-dict key is also the initialiser's name. */
+export type WeightUse = {
+  readonly key: string
+  /** The shape in the state dict. */
+  readonly shape: readonly number[]
+  /** The shape that the graph reads the same bytes as, such as (C, 1, 1) for a bias over (B, C, H, W). */
+  readonly readAs: readonly number[]
+}
+
+/** A network without its weights' bytes; {@link bindWeights} turns it into a model. */
+export type Graph = {
+  readonly name: string
+  readonly precision: Precision
+  readonly nodes: readonly NodeProto[]
+  readonly constants: readonly TensorProto[]
+  readonly weights: readonly WeightUse[]
+  readonly inputs: readonly ValueInfoProto[]
+  readonly outputs: readonly ValueInfoProto[]
+}
+
+export type NodeOptions = {
+  readonly attributes?: Readonly<Record<string, Attribute>>
+  readonly domain?: 'com.microsoft'
+  /** The module's path; the operator's own name is added to tell the nodes of one module apart. */
+  readonly name?: string
+}
+
+export class GraphBuilder {
+  readonly name: string
+  readonly precision: Precision
+  readonly #nodes: NodeProto[] = []
+  readonly #constants = new Map<string, TensorProto>()
+  readonly #weights = new Map<string, WeightUse>()
+  readonly #inputs: ValueInfoProto[] = []
+  readonly #outputs: ValueInfoProto[] = []
+  #count = 0
+
+  constructor(name: string, precision: Precision) {
+    this.name = name
+    this.precision = precision
+  }
+
+  /** The element type of weights and activations. */
+  get floatType(): ElementType {
+    return this.precision === 'fp16' ? 'float16' : 'float'
+  }
+
+  /** A floating-point input; callers always feed fp32. A named dimension may differ from run to run. */
+  input(name: string, shape: readonly (number | string)[]): Value {
+    this.#inputs.push({ name, type: 'float', shape })
+    const value = { name, shape: shape.map((size) => (typeof size === 'string' ? -1 : size)) }
+    return this.precision === 'fp16' ? this.#cast(value, 'float16') : value
+  }
+
+  /** An input of positions or indexes. */
+  indexInput(name: string, shape: readonly number[]): Value {
+    this.#inputs.push({ name, type: 'int64', shape })
+    return { name, shape }
+  }
+
+  /** Name `value` as an output; callers always get fp32. */
+  output(name: string, value: Value): void {
+    if (this.precision === 'fp16') {
+      this.#add('Cast', [value.name], [name], { to: 1 }, '', name)
+    } else {
+      this.#add('Identity', [value.name], [name], {}, '', name)
+    }
+    this.#outputs.push({ name, type: 'float', shape: value.shape })
+  }
+
+  /** The weight under a state-dict key, optionally read as another shape of as many elements. */
+  weight(key: string, shape: readonly number[], readAs: readonly number[] = shape): Value {
+    if (this.#weights.has(key)) throw new AppError('internal', `${key}: asked for twice`)
+    this.#weights.set(key, { key, shape, readAs })
+    return { name: key, shape: readAs }
+  }
+
+  /** A one-dimensional int64 constant: a shape, axes, indexes. */
+  integers(values: readonly number[]): Value {
+    const name = `int64[${values.join(',')}]`
+    const data = new Uint8Array(BigInt64Array.from(values.map(BigInt)).buffer)
+    this.#constants.set(name, { name, type: 'int64', shape: [values.length], data })
+    return { name, shape: [values.length] }
+  }
+
+  /** A small floating-point constant in the graph's precision. */
+  floats(name: string, shape: readonly number[], values: readonly number[]): Value {
+    const array = this.precision === 'fp16' ? new Float16Array(values) : new Float32Array(values)
+    const data = new Uint8Array(array.buffer)
+    this.#constants.set(name, { name, type: this.floatType, shape, data })
+    return { name, shape }
+  }
+
+  /** The scale factors of a Resize, which are fp32 in every precision. */
+  scales(values: readonly number[]): Value {
+    const name = `scales[${values.join(',')}]`
+    const data = new Uint8Array(Float32Array.from(values).buffer)
+    this.#constants.set(name, { name, type: 'float', shape: [values.length], data })
+    return { name, shape: [values.length] }
+  }
+
+  /** One operator with one result of the given shape; null leaves an optional input out. */
+  node(opType: string, inputs: readonly (Value | null)[], shape: readonly number[], options: NodeOptions = {}): Value {
+    return this.split(opType, inputs, [shape], options)[0]!
+  }
+
+  /** One operator with several results. */
+  split(
+    opType: string,
+    inputs: readonly (Value | null)[],
+    shapes: readonly (readonly number[])[],
+    options: NodeOptions = {},
+  ): Value[] {
+    const name = options.name ? `${options.name}/${opType}_${this.#count++}` : `${opType}_${this.#count++}`
+    const values = shapes.map((shape, index) => ({ name: shapes.length === 1 ? name : `${name}:${index}`, shape }))
+    this.#add(
+      opType,
+      inputs.map((input) => input?.name ?? ''),
+      values.map((value) => value.name),
+      options.attributes ?? {},
+      options.domain ?? '',
+      name,
+    )
+    return values
+  }
+
+  reshape(value: Value, shape: readonly number[]): Value {
+    if (value.shape.join() === shape.join()) return value
+    if (!shape.includes(-1) && elementCount(value.shape) !== elementCount(shape))
+      throw new AppError('internal', `${value.name}: [${value.shape}] cannot be read as [${shape}]`)
+    return this.node('Reshape', [value, this.integers(shape)], shape)
+  }
+
+  transpose(value: Value, perm: readonly number[]): Value {
+    const shape = perm.map((axis) => value.shape[axis]!)
+    return this.node('Transpose', [value], shape, { attributes: { perm } })
+  }
+
+  add(a: Value, b: Value): Value {
+    return this.node('Add', [a, b], broadcast(a, b))
+  }
+
+  multiply(a: Value, b: Value): Value {
+    return this.node('Mul', [a, b], broadcast(a, b))
+  }
+
+  concat(values: readonly Value[], axis: number): Value {
+    const total = values.reduce((sum, value) => sum + value.shape[axis]!, 0)
+    const shape = values[0]!.shape.map((size, index) => (index === axis ? total : size))
+    return this.node('Concat', values, shape, { attributes: { axis } })
+  }
+
+  finish(): Graph {
+    return {
+      name: this.name,
+      precision: this.precision,
+      nodes: this.#nodes,
+      constants: [...this.#constants.values()],
+      weights: [...this.#weights.values()],
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+    }
+  }
+
+  #cast(value: Value, type: 'float16' | 'float'): Value {
+    return this.node('Cast', [value], value.shape, { attributes: { to: type === 'float16' ? 10 : 1 } })
+  }
+
+  #add(
+    opType: string,
+    inputs: readonly string[],
+    outputs: readonly string[],
+    attributes: Readonly<Record<string, Attribute>>,
+    domain: string,
+    name: string,
+  ): void {
+    this.#nodes.push({ name, opType, domain, inputs, outputs, attributes })
+  }
+}
+
+function broadcast(a: Value, b: Value): readonly number[] {
+  const rank = Math.max(a.shape.length, b.shape.length)
+  const at = (value: Value, axis: number): number => value.shape[axis - rank + value.shape.length] ?? 1
+  return Array.from({ length: rank }, (_, axis) => {
+    const [x, y] = [at(a, axis), at(b, axis)]
+    if (x !== y && x !== 1 && y !== 1)
+      throw new AppError('internal', `${a.name} [${a.shape}] and ${b.name} [${b.shape}] do not broadcast`)
+    return Math.max(x, y)
+  })
+}

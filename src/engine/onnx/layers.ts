@@ -1,0 +1,153 @@
+// The layers that SDXL's networks are made of, each as the few ONNX operators that run fastest on a CPU
+// (docs/numerics.md has the measurements). `path` is the module's path in diffusers' state dict.
+import { AppError } from '../../errors.ts'
+import type { GraphBuilder, Value } from './graph-builder.ts'
+
+/** How a network's graph is emitted, beyond its configuration. */
+export type LayerOptions = {
+  /** `fused`: one MultiHeadAttention node; `plain`: MatMul and Softmax, for backends whose fused kernel is wrong. */
+  readonly attention: 'fused' | 'plain'
+  /** Paths of linears that take a low-rank branch x·A·B from the inputs `<path>.lora_A` and `<path>.lora_B`. */
+  readonly loraTargets: ReadonlySet<string>
+}
+
+/** y = x·Wᵀ + b over rows. (N, in) → (N, out), plus the LoRA branch where `path` is a target. */
+export function linear(
+  g: GraphBuilder,
+  x: Value,
+  path: string,
+  outFeatures: number,
+  { bias = true, loraTargets }: { bias?: boolean; loraTargets?: ReadonlySet<string> } = {},
+): Value {
+  const [rows, inFeatures] = x.shape as [number, number]
+  const weight = g.weight(`${path}.weight`, [outFeatures, inFeatures])
+  const inputs = bias ? [x, weight, g.weight(`${path}.bias`, [outFeatures])] : [x, weight]
+  const y = g.node('Gemm', inputs, [rows, outFeatures], { attributes: { transB: 1 }, name: path })
+  if (!loraTargets?.has(path)) return y
+  const a = g.input(`${path}.lora_A`, [inFeatures, `${path}.rank`]) // (in, r)
+  const b = g.input(`${path}.lora_B`, [`${path}.rank`, outFeatures]) // (r, out), alpha / rank folded in
+  const down = g.node('MatMul', [x, a], [rows, -1], { name: path })
+  return g.add(y, g.node('MatMul', [down, b], [rows, outFeatures], { name: path }))
+}
+
+/** A square convolution with bias; `padEnd` pads below and on the right. (B, in, H, W) → (B, out, H', W'). */
+export function conv2d(
+  g: GraphBuilder,
+  x: Value,
+  path: string,
+  outChannels: number,
+  options: { kernel?: number; stride?: number; padding?: number; padEnd?: number } = {},
+): Value {
+  const { kernel = 3, stride = 1 } = options
+  const padding = options.padding ?? (kernel - 1) / 2
+  const padEnd = options.padEnd ?? padding
+  const [batch, inChannels, height, width] = x.shape as [number, number, number, number]
+  const out = (size: number): number => Math.floor((size + padding + padEnd - kernel) / stride) + 1
+  const weight = g.weight(`${path}.weight`, [outChannels, inChannels, kernel, kernel])
+  const bias = g.weight(`${path}.bias`, [outChannels])
+  return g.node('Conv', [x, weight, bias], [batch, outChannels, out(height), out(width)], {
+    attributes: {
+      kernel_shape: [kernel, kernel],
+      strides: [stride, stride],
+      pads: [padding, padding, padEnd, padEnd],
+    },
+    name: path,
+  })
+}
+
+/** GroupNorm with scale and bias a channel. (B, C, H, W) → same. InstanceNormalization over the groups is the quickest exact form. */
+export function groupNorm(g: GraphBuilder, x: Value, path: string, groups: number, epsilon: number): Value {
+  const [batch, channels] = x.shape as [number, number, number, number]
+  if (channels % groups !== 0)
+    throw new AppError('wrong_architecture', `${path}: ${channels} channels do not divide into ${groups} groups`)
+  const ones = g.floats(
+    `ones[${groups}]`,
+    [groups],
+    Array.from({ length: groups }, () => 1),
+  )
+  const zeros = g.floats(
+    `zeros[${groups}]`,
+    [groups],
+    Array.from({ length: groups }, () => 0),
+  )
+  const grouped = g.node('Reshape', [x, g.integers([batch, groups, -1])], [batch, groups, -1])
+  const normed = g.node('InstanceNormalization', [grouped, ones, zeros], grouped.shape, {
+    attributes: { epsilon: { float: epsilon } },
+    name: path,
+  })
+  const y = g.node('Reshape', [normed, g.integers(x.shape)], x.shape)
+  const scaled = g.multiply(y, g.weight(`${path}.weight`, [channels], [channels, 1, 1]))
+  return g.add(scaled, g.weight(`${path}.bias`, [channels], [channels, 1, 1]))
+}
+
+/** LayerNorm over the last axis. */
+export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: number): Value {
+  const size = x.shape.at(-1)!
+  const weights = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
+  return g.node('LayerNormalization', [x, ...weights], x.shape, {
+    attributes: { axis: -1, epsilon: { float: epsilon } },
+    name: path,
+  })
+}
+
+/** x·sigmoid(x). */
+export function silu(g: GraphBuilder, x: Value): Value {
+  return sigmoidUnit(g, x, 1)
+}
+
+/** CLIP's quick approximation, x·sigmoid(1.702 x). */
+export function quickGelu(g: GraphBuilder, x: Value): Value {
+  return sigmoidUnit(g, x, 1.702)
+}
+
+/** The exact GELU, with the error function. */
+export function gelu(g: GraphBuilder, x: Value): Value {
+  return g.node('Gelu', [x], x.shape)
+}
+
+function sigmoidUnit(g: GraphBuilder, x: Value, alpha: number): Value {
+  return g.node('QuickGelu', [x], x.shape, { domain: 'com.microsoft', attributes: { alpha: { float: alpha } } })
+}
+
+/** Nearest-neighbour upsampling by two, cut to (height, width) where the skip connection is one row or column smaller. */
+export function upsample(g: GraphBuilder, x: Value, height: number, width: number): Value {
+  const [batch, channels, h, w] = x.shape as [number, number, number, number]
+  const doubled = g.node('Resize', [x, null, g.scales([1, 1, 2, 2])], [batch, channels, h * 2, w * 2], {
+    attributes: { mode: 'nearest', nearest_mode: 'floor', coordinate_transformation_mode: 'asymmetric' },
+  })
+  if (height === h * 2 && width === w * 2) return doubled
+  const [starts, ends, axes] = [g.integers([0, 0]), g.integers([height, width]), g.integers([2, 3])]
+  return g.node('Slice', [doubled, starts, ends, axes], [batch, channels, height, width])
+}
+
+/** Scaled dot-product attention over `heads` heads. q (B·S, C), k and v (B·T, C) → (B·S, C). */
+export function attention(
+  g: GraphBuilder,
+  [q, k, v]: readonly [Value, Value, Value],
+  { batch, heads, kind, name }: { batch: number; heads: number; kind: LayerOptions['attention']; name: string },
+  mask?: Value,
+): Value {
+  const [rows, channels] = q.shape as [number, number]
+  const batched = (x: Value): Value => g.reshape(x, [batch, x.shape[0]! / batch, channels])
+  if (kind === 'fused' && !mask) {
+    const y = g.node('MultiHeadAttention', [batched(q), batched(k), batched(v)], [batch, rows / batch, channels], {
+      domain: 'com.microsoft',
+      attributes: { num_heads: heads },
+      name,
+    })
+    return g.reshape(y, [rows, channels])
+  }
+  const size = channels / heads
+  const split = (x: Value, perm: readonly number[]): Value =>
+    g.transpose(g.reshape(x, [batch, x.shape[0]! / batch, heads, size]), perm)
+  const scale = g.floats(`scale[${size}]`, [], [1 / Math.sqrt(size)])
+  const scores = matMul(g, split(g.multiply(q, scale), [0, 2, 1, 3]), split(k, [0, 2, 3, 1])) // (B, heads, S, T)
+  const masked = mask ? g.add(scores, mask) : scores
+  const weights = g.node('Softmax', [masked], masked.shape, { attributes: { axis: -1 }, name })
+  const y = matMul(g, weights, split(v, [0, 2, 1, 3])) // (B, heads, S, C/heads)
+  return g.reshape(g.transpose(y, [0, 2, 1, 3]), [rows, channels])
+}
+
+function matMul(g: GraphBuilder, a: Value, b: Value): Value {
+  return g.node('MatMul', [a, b], [...a.shape.slice(0, -1), b.shape.at(-1)!])
+}

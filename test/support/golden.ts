@@ -1,0 +1,70 @@
+// Reading fixtures and comparing with them.
+import { join } from 'node:path'
+import { expect } from 'vitest'
+import { openSafetensors, readTensorBytes, readTensorF32 } from '#tensor/safetensors.ts'
+import type { Tensor } from '#tensor/tensor.ts'
+import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
+import type { Feed } from '#engine/backend.ts'
+import type { Weights, StoredTensor } from '#engine/weights/checkpoint.ts'
+import type { Graph } from '#engine/onnx/graph-builder.ts'
+import { bindWeights } from '#engine/onnx/bind-weights.ts'
+
+export const goldenFolder = join(import.meta.dirname, '../golden')
+
+/** The floating-point tensors of a fixture file below test/golden. */
+export async function readGolden(file: string): Promise<Map<string, Tensor>> {
+  const opened = await openSafetensors(join(goldenFolder, file))
+  const tensors = new Map<string, Tensor>()
+  for (const [name, entry] of opened.tensors) {
+    if (entry.dtype !== 'F32') continue
+    const source = { file: opened.path, offset: entry.offset, length: entry.length }
+    tensors.set(name, await readTensorF32({ dtype: 'F32', shape: entry.shape, source }))
+  }
+  return tensors
+}
+
+/** An int64 tensor of a fixture file as numbers. */
+export async function readGoldenIntegers(file: string, name: string): Promise<number[]> {
+  const opened = await openSafetensors(join(goldenFolder, file))
+  const { offset, length } = opened.tensors.get(name)!
+  const bytes = await readTensorBytes({ source: { file: opened.path, offset, length } })
+  return Array.from(new BigInt64Array(bytes.slice().buffer), Number)
+}
+
+/** Every weight as fp32 (or fp16) bytes in memory, for graphs that are compared with the reference. */
+export async function weightsInMemory(weights: Weights, dtype: 'F32' | 'F16' = 'F32'): Promise<Weights> {
+  const loaded = new Map<string, StoredTensor>()
+  for (const [key, stored] of weights) {
+    const { data } = await readTensorF32(stored)
+    const array = dtype === 'F32' ? data : new Float16Array(data)
+    loaded.set(key, {
+      dtype,
+      shape: stored.shape,
+      source: { bytes: new Uint8Array(array.buffer, array.byteOffset, array.byteLength) },
+    })
+  }
+  return loaded
+}
+
+/** One run of a graph on the CPU. */
+export async function runGraph(
+  graph: Graph,
+  weights: Weights,
+  feeds: Record<string, Feed>,
+): Promise<Record<string, Tensor>> {
+  const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
+  await using session = await backend.create(bindWeights(graph, weights), { weightsInPlace: false })
+  return await session.run(feeds)
+}
+
+/** ‖actual − expected‖ / ‖expected‖ over all elements. */
+export function relativeError(actual: Tensor, expected: Tensor): number {
+  expect(actual.shape).toEqual(expected.shape)
+  let difference = 0
+  let norm = 0
+  for (let i = 0; i < expected.data.length; i++) {
+    difference += (actual.data[i]! - expected.data[i]!) ** 2
+    norm += expected.data[i]! ** 2
+  }
+  return Math.sqrt(difference / norm)
+}
