@@ -31,17 +31,25 @@ BPE = ROOT / "models/clip/bpe_simple_vocab_16e6.txt.gz"
 MERGES = 486
 VOCAB_SIZE = 256 + 256 + MERGES + 2
 
-SCHEDULER = dict(
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    num_train_timesteps=1000,
-    prediction_type="epsilon",
-    timestep_spacing="leading",
-    steps_offset=1,
-    interpolation_type="linear",
-    use_karras_sigmas=False,
-)
+# SDXL's own file, with the options that EulerDiscreteScheduler does not know: other schedulers read them from it.
+SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": diffusers.__version__,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
 
 TINY_A = dict(
     seed=1,
@@ -192,11 +200,16 @@ def build(spec):
         tokenizer=tokenizer("<|endoftext|>"),
         tokenizer_2=tokenizer("!"),
         unet=unet,
-        scheduler=EulerDiscreteScheduler(**SCHEDULER),
+        scheduler=EulerDiscreteScheduler.from_config(SCHEDULER),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
     return pipe.to(spec["dtype"])
+
+
+def save(pipe, folder):
+    pipe.save_pretrained(folder)
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER, indent=2) + "\n")
 
 
 def write_old_tokenizer(folder, pad):
@@ -397,12 +410,12 @@ def main():
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True)
     tiny_a = build(TINY_A)
-    tiny_a.save_pretrained(OUT / "tiny-a")
+    save(tiny_a, OUT / "tiny-a")
     write_old_tokenizer(OUT / "tiny-a/tokenizer", "<|endoftext|>")
     write_old_tokenizer(OUT / "tiny-a/tokenizer_2", "!")
 
     tiny_b = build(TINY_B)
-    tiny_b.save_pretrained(OUT / "tiny-b")
+    save(tiny_b, OUT / "tiny-b")
     state = single_file(tiny_b)
     prove(tiny_b, state)
     rows = ",\n".join(json.dumps(row) for row in recipe(tiny_b, state))
