@@ -16,6 +16,7 @@ export const errorTable = {
   backend_failed: { status: 500, retryable: false },
   not_finite: { status: 500, retryable: false },
   out_of_memory: { status: 500, retryable: true },
+  engine_busy: { status: 503, retryable: true },
   engine_crashed: { status: 500, retryable: true },
   cancelled: { status: 499, retryable: false },
   internal: { status: 500, retryable: false },

@@ -2,7 +2,9 @@
 // process answers with any number of events and then exactly one result or error a request.
 import type { SamplerName } from '#diffusion/samplers.ts'
 import type { Device, Precision } from '#engine/backend.ts'
+import type { ProviderProbe } from '#engine/backends/onnxruntime.ts'
 import type { ComponentName } from '#engine/weights/checkpoint.ts'
+import type { InspectReport } from '#engine/weights/inspect.ts'
 import type { ErrorCode } from '../errors.ts'
 
 /** One fully resolved order for pictures: every default applied, every seed chosen. */
@@ -41,13 +43,22 @@ export type EngineSettings = {
   readonly scratchDir: string
 }
 
+/** What the parent asks; `id` comes back in every event of the answer. `start` is the first request, once. */
 export type EngineRequest =
+  | { readonly type: 'start'; readonly id: number; readonly settings: EngineSettings }
   | { readonly type: 'generate'; readonly id: number; readonly task: GenerateTask; readonly files: TaskFiles }
   | { readonly type: 'inspect'; readonly id: number; readonly path: string }
+  | { readonly type: 'probe'; readonly id: number }
+  | { readonly type: 'close'; readonly id: number }
 
 /** What the engine is doing, for a progress bar. */
 export type Progress =
-  | { readonly phase: 'hash' | 'prepare'; readonly component: ComponentName; readonly doneBytes: number; readonly totalBytes: number }
+  | {
+      readonly phase: 'hash' | 'prepare'
+      readonly component: ComponentName
+      readonly doneBytes: number
+      readonly totalBytes: number
+    }
   | { readonly phase: 'load'; readonly component: ComponentName }
   | { readonly phase: 'encode' }
   | { readonly phase: 'denoise'; readonly image: number; readonly step: number; readonly of: number }
@@ -71,9 +82,40 @@ export type GenerateResult = {
   readonly warnings: readonly string[]
 }
 
+/** The answer to `inspect`: what the file is and, where it is a usable model, the hashes of its weights. */
+export type InspectResult = {
+  readonly report: InspectReport
+  /** Independent of the files' layout; null when the file cannot be used as a model. */
+  readonly modelHash: string | null
+  readonly componentHashes: Readonly<Partial<Record<ComponentName, string>>>
+  /** The error that opening the file as a model gives, when it gives one. */
+  readonly unusable: { readonly code: ErrorCode; readonly message: string } | null
+}
+
+/** The answer to `probe`. */
+export type ProbeResult = { readonly onnxruntimeVersion: string; readonly providers: readonly ProviderProbe[] }
+
+/** Request type → what its `result` event carries. */
+export type EngineResults = {
+  readonly start: null
+  readonly generate: GenerateResult
+  readonly inspect: InspectResult
+  readonly probe: ProbeResult
+  readonly close: null
+}
+
 export type EngineEvent =
-  | { readonly type: 'ready' }
   | { readonly type: 'progress'; readonly id: number; readonly progress: Progress }
-  | { readonly type: 'image'; readonly id: number; readonly index: number; readonly seed: number; readonly bytes: Uint8Array }
+  | {
+      readonly type: 'image'
+      readonly id: number
+      readonly index: number
+      readonly seed: number
+      readonly bytes: Uint8Array
+    }
   | { readonly type: 'result'; readonly id: number; readonly result: unknown }
-  | { readonly type: 'error'; readonly id: number; readonly error: { readonly code: ErrorCode; readonly message: string } }
+  | {
+      readonly type: 'error'
+      readonly id: number
+      readonly error: { readonly code: ErrorCode; readonly message: string }
+    }

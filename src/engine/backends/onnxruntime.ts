@@ -1,11 +1,14 @@
 // onnxruntime behind the Backend type; the only file that imports it. Its calls block the calling thread until they are
 // done and cannot be interrupted, which is why engines live in child processes (docs/adr/0002).
-import { InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
+import { env, InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
 import type { Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import { devices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
 import { GraphBuilder } from '../onnx/graph-builder.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
+
+/** The version of the native library. */
+export const onnxruntimeVersion: string = env.versions.node ?? env.versions.common
 
 export type OnnxruntimeOptions = {
   readonly device: Device
