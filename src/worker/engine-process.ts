@@ -30,7 +30,7 @@ export type TaskHooks = {
 export type StartOptions = {
   readonly signal?: AbortSignal | undefined
   /** Another child program than worker/main.ts. */
-  readonly entry?: URL
+  readonly entry?: URL | undefined
   /** Everything that the process writes to its standard streams, as it comes. */
   onOutput?(text: string): void
 }
@@ -256,9 +256,10 @@ function describeEnding({ code, signal, startError }: Ending, output: string): s
   return `the engine process ended with exit code ${code}${saying}`
 }
 
-/** The last lines that mean something, without stack frames, in one line. */
+/** What the output says last, in one line: the last error that names itself, else the last lines. */
 function lastWords(output: string): string {
   const lines = output.split('\n').map((line) => line.trim())
   const spoken = lines.filter((line) => line !== '' && !/^(at |\d+: 0x|Node\.js v\d|-----|\^+$)/.test(line))
-  return spoken.slice(-3).join(' / ').slice(-400)
+  const named = spoken.findLast((line) => /^(\w*Error( \[\w+\])?|FATAL ERROR): /.test(line))
+  return (named ?? spoken.slice(-3).join(' / ')).slice(-400)
 }

@@ -23,8 +23,8 @@ export type Engine = AsyncDisposable & {
 
 /** How an engine tells what it does; an image is on its way to the parent when the promise resolves. */
 export type EngineHooks = {
-  onProgress(progress: Progress): void
-  onImage(index: number, seed: number, bytes: Uint8Array): Promise<void>
+  readonly onProgress: (progress: Progress) => void
+  readonly onImage: (index: number, seed: number, bytes: Uint8Array) => Promise<void>
 }
 
 /** Exit code of an engine process that met an error outside any request (EX_SOFTWARE of sysexits.h). */

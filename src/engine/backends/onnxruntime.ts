@@ -1,6 +1,7 @@
 // onnxruntime behind the Backend type; the only file that imports it. Its calls block the calling thread until they are
 // done and cannot be interrupted, which is why engines live in child processes (docs/adr/0002).
-import { env, InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
+import * as onnxruntime from 'onnxruntime-node'
+import { InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
 import type { Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import { devices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
@@ -8,7 +9,7 @@ import { GraphBuilder } from '../onnx/graph-builder.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
 
 /** The version of the native library. */
-export const onnxruntimeVersion: string = env.versions.node ?? env.versions.common
+export const onnxruntimeVersion: string = onnxruntime.env.versions.node ?? onnxruntime.env.versions.common
 
 export type OnnxruntimeOptions = {
   readonly device: Device
@@ -127,5 +128,5 @@ function backendError(error: unknown, code: 'backend_failed' | 'device_unavailab
 }
 
 function firstLine(message: string): string {
-  return message.trim().split('\n', 1)[0]!.slice(0, 500)
+  return message.trim().split('\n', 1)[0].slice(0, 500)
 }

@@ -1,0 +1,171 @@
+// What a waiting user sees on stderr: on a terminal one line that is redrawn, elsewhere nothing, or with --verbose one
+// line a phase.
+import cliProgress from 'cli-progress'
+import type { ComponentName } from '#engine/weights/checkpoint.ts'
+import type { Progress } from '#worker/protocol.ts'
+import type { Terminal } from './terminal.ts'
+
+/** A phase in words; `fraction` is null while nothing can be counted. */
+export type ProgressLine = { readonly label: string; readonly fraction: number | null; readonly detail: string }
+
+/** How progress is shown. */
+export type ProgressDisplay = Disposable & {
+  update(progress: Progress): void
+  /** Take the line away, let `write` print, and bring the line back. */
+  interrupt(write: () => void): void
+}
+
+/** Turns progress events into words and keeps the times of the steps; times are milliseconds of any one clock. */
+export class ProgressNarrator {
+  readonly #images: number
+  #lastEventMs: number
+  #stepMs: number[] = []
+
+  constructor(images: number, nowMs: number) {
+    this.#images = images
+    this.#lastEventMs = nowMs
+  }
+
+  /** The line for an event that came at `nowMs`. */
+  tell(progress: Progress, nowMs: number): ProgressLine {
+    const elapsedMs = nowMs - this.#lastEventMs
+    this.#lastEventMs = nowMs
+    switch (progress.phase) {
+      case 'hash':
+      case 'prepare': {
+        const { doneBytes, totalBytes } = progress
+        const verb = progress.phase === 'hash' ? 'reading' : 'preparing'
+        return {
+          label: `${verb} ${componentWords[progress.component]}`,
+          fraction: totalBytes === 0 ? 1 : doneBytes / totalBytes,
+          detail: `${gigabytes(doneBytes)} of ${gigabytes(totalBytes)} GB`,
+        }
+      }
+      case 'load':
+        return { label: `loading ${componentWords[progress.component]}`, fraction: null, detail: '' }
+      case 'encode':
+        return { label: 'encoding the prompt', fraction: null, detail: '' }
+      case 'denoise':
+        return this.#tellStep(progress.image, progress.step, progress.of, elapsedMs)
+      case 'decode':
+        return { label: `decoding ${this.#picture(progress.image)}`, fraction: null, detail: '' }
+      default:
+        return progress satisfies never
+    }
+  }
+
+  #tellStep(image: number, step: number, of: number, elapsedMs: number): ProgressLine {
+    if (step > 0) this.#stepMs = [...this.#stepMs, elapsedMs].slice(-5)
+    const meanMs = this.#stepMs.reduce((sum, ms) => sum + ms, 0) / this.#stepMs.length
+    const stepsLeft = of - step + of * (this.#images - 1 - image)
+    const pace = this.#stepMs.length > 0 ? `  ${seconds(meanMs)} a step, ${duration(meanMs * stepsLeft)} left` : ''
+    return { label: this.#picture(image), fraction: step / of, detail: `step ${step} of ${of}${pace}` }
+  }
+
+  #picture(image: number): string {
+    return this.#images === 1 ? 'picture' : `picture ${image + 1} of ${this.#images}`
+  }
+}
+
+/** The display that suits this terminal. */
+export function showProgress(terminal: Terminal, images: number, verbose: boolean): ProgressDisplay {
+  if (terminal.stderr.isTTY) return new ProgressBar(terminal.stderr, images)
+  return verbose
+    ? new ProgressLog(terminal.stderr, images)
+    : { update() {}, interrupt: (write) => write(), [Symbol.dispose]() {} }
+}
+
+/** One line at the bottom of a terminal; a phase that cannot be counted shows how long it has lasted. */
+class ProgressBar implements ProgressDisplay {
+  readonly #bar: cliProgress.SingleBar
+  readonly #narrator: ProgressNarrator
+  #line: ProgressLine = { label: 'starting', fraction: null, detail: '' }
+  #phaseStartMs = Date.now()
+
+  constructor(stream: NodeJS.WritableStream, images: number) {
+    this.#narrator = new ProgressNarrator(images, Date.now())
+    this.#bar = new cliProgress.SingleBar({
+      stream,
+      clearOnComplete: true,
+      fps: 8,
+      barsize: 24,
+      format: (_options, { maxWidth }) => this.#render(maxWidth),
+    })
+    this.#bar.start(1, 0)
+  }
+
+  update(progress: Progress): void {
+    const line = this.#narrator.tell(progress, Date.now())
+    if (line.label !== this.#line.label) this.#phaseStartMs = Date.now()
+    this.#line = line
+  }
+
+  interrupt(write: () => void): void {
+    this.#bar.stop()
+    write()
+    this.#bar.start(1, 0)
+  }
+
+  [Symbol.dispose](): void {
+    this.#bar.stop()
+  }
+
+  #render(width: number): string {
+    const { label, fraction, detail } = this.#line
+    const cells = 24
+    const full = Math.round((fraction ?? 0) * cells)
+    const bar = fraction === null ? '' : `${'█'.repeat(full)}${'░'.repeat(cells - full)}  `
+    const elapsed = detail === '' ? duration(Date.now() - this.#phaseStartMs) : detail
+    return `${label}  ${bar}${elapsed}`.slice(0, Math.max(0, width - 1))
+  }
+}
+
+/** A line for each phase that begins, for logs. */
+class ProgressLog implements ProgressDisplay {
+  readonly #stream: NodeJS.WritableStream
+  readonly #narrator: ProgressNarrator
+  #lastLabel = ''
+
+  constructor(stream: NodeJS.WritableStream, images: number) {
+    this.#stream = stream
+    this.#narrator = new ProgressNarrator(images, Date.now())
+  }
+
+  update(progress: Progress): void {
+    const { label, detail } = this.#narrator.tell(progress, Date.now())
+    // Steps are worth a line each; pieces of a file are not.
+    if (progress.phase !== 'denoise' && label === this.#lastLabel) return
+    this.#lastLabel = label
+    this.#stream.write(`${label}${progress.phase === 'denoise' ? `  ${detail}` : ''}\n`)
+  }
+
+  interrupt(write: () => void): void {
+    write()
+  }
+
+  [Symbol.dispose](): void {}
+}
+
+/** What people call the components. */
+export const componentWords: Readonly<Record<ComponentName, string>> = {
+  textEncoder: 'text encoder',
+  textEncoder2: 'text encoder 2',
+  unet: 'UNet',
+  vae: 'VAE',
+}
+
+/** Seconds with a digit or two behind the point: "1.82 s". */
+export function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`
+}
+
+function duration(ms: number): string {
+  const total = Math.round(ms / 1000)
+  if (total < 60) return `${total} s`
+  const minutes = Math.floor(total / 60)
+  return minutes < 60 ? `${minutes} min ${total % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
+}
+
+function gigabytes(bytes: number): string {
+  return (bytes / 1e9).toFixed(bytes < 1e9 ? 2 : 1)
+}

@@ -1,0 +1,96 @@
+import { PassThrough } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import type { Progress } from '#worker/protocol.ts'
+import { ProgressNarrator, showProgress } from '../../src/cli/progress-bar.ts'
+
+describe('the narrator', () => {
+  const lines = (images: number, events: readonly [number, Progress][]): string[] => {
+    const narrator = new ProgressNarrator(images, 0)
+    return events.map(([ms, progress]) => {
+      const { label, fraction, detail } = narrator.tell(progress, ms)
+      return [label, fraction, detail].join('|')
+    })
+  }
+
+  it('counts bytes', () => {
+    const event = { phase: 'hash', component: 'unet', doneBytes: 2.6e9, totalBytes: 5.2e9 } as const
+    expect(lines(1, [[0, event]])).toEqual(['reading UNet|0.5|2.6 of 5.2 GB'])
+    expect(lines(1, [[0, { ...event, phase: 'prepare', doneBytes: 2e8, totalBytes: 4e8 }]])).toEqual([
+      'preparing UNet|0.5|0.20 of 0.40 GB',
+    ])
+  })
+
+  it('names what cannot be counted', () =>
+    expect(
+      lines(2, [
+        [0, { phase: 'load', component: 'textEncoder2' }],
+        [0, { phase: 'encode' }],
+        [0, { phase: 'decode', image: 1 }],
+      ]),
+    ).toEqual(['loading text encoder 2||', 'encoding the prompt||', 'decoding picture 2 of 2||']))
+
+  it('tells the pace of the steps and what is left of all pictures', () =>
+    expect(
+      lines(2, [
+        [100, { phase: 'denoise', image: 0, step: 0, of: 4 }],
+        [2100, { phase: 'denoise', image: 0, step: 1, of: 4 }],
+        [6100, { phase: 'denoise', image: 0, step: 2, of: 4 }],
+        [7000, { phase: 'decode', image: 0 }],
+        [9000, { phase: 'denoise', image: 1, step: 3, of: 4 }],
+      ]),
+    ).toEqual([
+      'picture 1 of 2|0|step 0 of 4',
+      'picture 1 of 2|0.25|step 1 of 4  2.00 s a step, 14 s left',
+      'picture 1 of 2|0.5|step 2 of 4  3.00 s a step, 18 s left',
+      'decoding picture 1 of 2||',
+      'picture 2 of 2|0.75|step 3 of 4  2.67 s a step, 3 s left',
+    ]))
+})
+
+describe('the display', () => {
+  const collect = (isTTY: boolean) => {
+    let text = ''
+    const stderr = Object.assign(new PassThrough(), { isTTY })
+    stderr.setEncoding('utf8').on('data', (part: string) => void (text += part))
+    return { terminal: { stdout: stderr, stderr, signal: new AbortController().signal }, text: () => text }
+  }
+  const steps: readonly Progress[] = [
+    { phase: 'load', component: 'unet' },
+    { phase: 'denoise', image: 0, step: 1, of: 2 },
+    { phase: 'denoise', image: 0, step: 2, of: 2 },
+  ]
+
+  it('is silent in a log', async () => {
+    const { terminal, text } = collect(false)
+    using display = showProgress(terminal, 1, false)
+    for (const progress of steps) display.update(progress)
+    await sleep(300)
+    expect(text()).toBe('')
+  })
+
+  it('writes a line a phase in a log with --verbose', async () => {
+    const { terminal, text } = collect(false)
+    using display = showProgress(terminal, 1, true)
+    for (const progress of steps) display.update(progress)
+    await sleep(10)
+    expect(text()).toMatch(/^loading UNet\npicture {2}step 1 of 2 {2}.*\npicture {2}step 2 of 2 {2}.*\n$/)
+  })
+
+  it('redraws one line of a terminal, makes room for other text and goes away', async () => {
+    const { terminal, text } = collect(true)
+    {
+      using display = showProgress(terminal, 1, false)
+      for (const progress of steps) display.update(progress)
+      await sleep(300)
+      expect(text()).toContain('picture  ████████████████████████  step 2 of 2')
+      expect(text()).not.toContain('\n')
+      display.interrupt(() => terminal.stderr.write('in between\n'))
+    }
+    await sleep(10)
+    const drawn = text()
+    await sleep(300)
+    expect(text()).toBe(drawn)
+    expect(drawn.slice(drawn.indexOf('in between\n'))).toMatch(/picture .*step 2 of 2/s)
+  })
+})
