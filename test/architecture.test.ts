@@ -25,7 +25,7 @@ const rooms: Record<string, { rooms: string[]; files?: string[]; packages: Recor
       'onnxruntime-node': ['engine/backends/onnxruntime.ts'],
       koffi: ['engine/backends/openvino.ts'],
       // The cache of prepared weights is shared by processes.
-      'proper-lockfile': ['engine/weights/cache-folder.ts'],
+      'proper-lockfile': ['engine/weights/cache-lock.ts'],
     },
   },
   image: { rooms: ['tensor'], packages: { sharp: 'anywhere' } },

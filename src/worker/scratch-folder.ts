@@ -5,7 +5,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import path from 'node:path'
-import { cacheFault } from '#engine/weights/cache-folder.ts'
+import { cacheFault, makeFolder } from '#engine/weights/cache-folder.ts'
 
 /** After this time without a change, what another machine or container left behind counts as abandoned. */
 const foreignAgeMs = 24 * 60 * 60 * 1000
@@ -25,7 +25,7 @@ export async function createScratch(cacheDir: string): Promise<string> {
   const name = `${process.pid}-${host}-${randomBytes(6).toString('hex')}`
   const folder = path.join(parent, name)
   try {
-    await mkdir(parent, { recursive: true })
+    await makeFolder(parent)
     await sweep(parent)
     await mkdir(folder)
   } catch (error) {

@@ -1,12 +1,7 @@
-// What all users of the cache folder share: one meaning for each error of its disk, and a lock between processes.
-import { setTimeout as sleep } from 'node:timers/promises'
-import { lock } from 'proper-lockfile'
+// The cache folder's disk: making folders, and one meaning for each of its errors.
+import { mkdir, stat } from 'node:fs/promises'
+import path from 'node:path'
 import { AppError } from '../../errors.ts'
-
-/** A lock whose owner has not refreshed it for this long belongs to a process that died, and is taken over. */
-const staleMs = 5_000
-const refreshMs = 1_000
-const retryMs = 100
 
 const fullCodes = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 const unwritableCodes = new Set([
@@ -34,32 +29,31 @@ export function cacheFault(error: unknown, folder: string): unknown {
   return error
 }
 
-/**
- * Run `task` while no other process or caller does so for the same `file`; the lock is the folder `<file>.lock`. Waits as
- * long as its owner lives. A process that is suspended beyond the lock's time can lose it, so `task` must stay harmless
- * when two run at once: it writes elsewhere and renames at the end.
- */
-export async function withLock<T>(file: string, task: () => Promise<T>): Promise<T> {
-  // A lock that was lost need not be given back; a lock that is lost while `task` runs is harmless, see above.
-  const held = { lost: false }
-  const onCompromised = (): void => {
-    held.lost = true
-  }
-  const release = await acquire(file, onCompromised)
+/** Make a folder and those above it; one that is there is fine. Node's own recursive way says ENOENT for a read-only disk. */
+export async function makeFolder(folder: string): Promise<void> {
   try {
-    return await task()
-  } finally {
-    if (!held.lost) await release()
+    await makeOne(folder)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || folder === path.dirname(folder)) throw error
+    await makeFolder(path.dirname(folder))
+    await makeOne(folder)
   }
 }
 
-async function acquire(file: string, onCompromised: () => void): Promise<() => Promise<void>> {
-  for (;;) {
-    try {
-      return await lock(file, { realpath: false, stale: staleMs, update: refreshMs, retries: 0, onCompromised })
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ELOCKED') throw error
-      await sleep(retryMs)
-    }
+async function makeOne(folder: string): Promise<void> {
+  try {
+    await mkdir(folder)
+  } catch (error) {
+    // EEXIST mostly, but a read-only disk may say EROFS before it looks.
+    if (!(await isFolder(folder))) throw error
+  }
+}
+
+async function isFolder(folder: string): Promise<boolean> {
+  try {
+    return (await stat(folder)).isDirectory()
+  } catch {
+    // Why it could not be made is the error that counts.
+    return false
   }
 }

@@ -1,10 +1,11 @@
 // The identity of weights: equal contents hash alike whatever file, layout or machine they are on. Per tensor SHA-256 of
 // its stored bytes; per component SHA-256 over these and the resolved config; per model SHA-256 over its components.
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, realpath, rename, stat, writeFile } from 'node:fs/promises'
+import { readFile, realpath, rename, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { AppError } from '../../errors.ts'
-import { cacheFault, withLock } from './cache-folder.ts'
+import { cacheFault, makeFolder } from './cache-folder.ts'
+import { withLock } from './cache-lock.ts'
 import type { Component, ComponentName } from './checkpoint.ts'
 import { inFileOrder, storedLength, streamTensors } from './tensor-stream.ts'
 
@@ -34,7 +35,7 @@ export async function componentHash(component: Component<object>, options: HashO
     const remembered = (await readIndex(indexFile)).get(key)
     if (remembered !== undefined) return remembered
     // Before the long reading, so that an unwritable folder is told at once.
-    await mkdir(options.cacheDir, { recursive: true })
+    await makeFolder(path.resolve(options.cacheDir))
   } catch (error) {
     throw cacheFault(error, options.cacheDir)
   }

@@ -1,6 +1,6 @@
 // Weights in the format that the graphs compute in. A checkpoint that has it already is read where it lies; any other is
 // converted once into the cache folder, as one safetensors file a component, which onnxruntime then maps from disk.
-import { mkdir, open, readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises'
 import path from 'node:path'
 import { f32ToF16, toF32 } from '#tensor/dtype.ts'
 import {
@@ -11,7 +11,8 @@ import {
 } from '#tensor/safetensors-writer.ts'
 import { openSafetensors } from '#tensor/safetensors.ts'
 import { AppError } from '../../errors.ts'
-import { cacheFault, withLock } from './cache-folder.ts'
+import { cacheFault, makeFolder } from './cache-folder.ts'
+import { withLock } from './cache-lock.ts'
 import type { Component, StoredTensor, Weights } from './checkpoint.ts'
 import { inFileOrder, storedLength, streamTensors, type TensorPiece } from './tensor-stream.ts'
 
@@ -65,7 +66,7 @@ export async function prepareWeights(
   const target = path.join(folder, `${hash}-${dtype}-v${WEIGHTS_VERSION}.safetensors`)
   try {
     if (!(await isUsable(target, layout))) {
-      await mkdir(folder, { recursive: true })
+      await makeFolder(folder)
       await withLock(target, async () => {
         // Whoever had the lock before us has probably made the file.
         if (await isUsable(target, layout)) return

@@ -1,0 +1,437 @@
+import { execFile, spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { Component, StoredTensor, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
+import { prepareWeights, tokenTable, WEIGHTS_VERSION, type PrepareOptions } from '#engine/weights/prepared-cache.ts'
+import { openSafetensors, readTensorBytes } from '#tensor/safetensors.ts'
+import { createScratch } from '#worker/scratch-folder.ts'
+import { componentOf } from '../../support/component-of.ts'
+import type { PrepareJob, PrepareOutcome } from '../../support/prepare-weights.ts'
+import { tinyModels } from '../../support/tiny-b-single-file.ts'
+
+const tinyB = join(tinyModels, 'tiny-b/unet/diffusion_pytorch_model.safetensors')
+const tinyA = join(tinyModels, 'tiny-a/unet/diffusion_pytorch_model.safetensors')
+const hash = '5e'.repeat(32)
+const fileName = (dtype: string, of = hash): string => `${of}-${dtype}-v${WEIGHTS_VERSION}.safetensors`
+
+let root: string
+let cacheDir: string
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'prepare-'))
+  cacheDir = join(root, 'cache')
+  await mkdir(join(root, 'scratch'))
+})
+afterEach(() => rm(root, { recursive: true }))
+
+const options = (more: Partial<PrepareOptions> = {}): PrepareOptions => ({
+  dtype: 'F32',
+  cacheDir,
+  scratchDir: join(root, 'scratch'),
+  limitBytes: 1e12,
+  ...more,
+})
+
+/** A component of tensors in memory. */
+function inMemory(
+  tensors: Record<string, { dtype: WeightDType; values: ArrayBufferView; shape: number[] }>,
+): Component<object> {
+  const weights = new Map<string, StoredTensor>()
+  for (const [name, { dtype, values, shape }] of Object.entries(tensors))
+    weights.set(name, {
+      dtype,
+      shape,
+      source: { bytes: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) },
+    })
+  return { name: 'unet', config: {}, weights }
+}
+
+/** The values of a tensor by another way than the code under test. */
+async function valuesOf(tensor: StoredTensor): Promise<number[]> {
+  const { buffer } = (await readTensorBytes(tensor)).slice()
+  if (tensor.dtype === 'F32') return Array.from(new Float32Array(buffer))
+  if (tensor.dtype === 'F16') return Array.from(new Float16Array(buffer))
+  const words = Array.from(new Uint16Array(buffer), (word) => word << 16)
+  return Array.from(new Float32Array(Int32Array.from(words).buffer))
+}
+
+/** The names of the tensors of `actual` that are not those of `expected` with each value passed through `round`. */
+async function differences(actual: Weights, expected: Weights, round: (value: number) => number): Promise<string[]> {
+  if (actual.size !== expected.size) return [`${actual.size} tensors instead of ${expected.size}`]
+  const different: string[] = []
+  for (const [name, tensor] of expected) {
+    const wanted = (await valuesOf(tensor)).map(round)
+    const found = actual.get(name)
+    const values = found && found.shape.join() === tensor.shape.join() ? await valuesOf(found) : []
+    if (values.length !== wanted.length || !values.every((value, i) => Object.is(value, wanted[i])))
+      different.push(name)
+  }
+  return different
+}
+
+const same = (value: number): number => value
+const toHalf = (value: number): number => new Float16Array([value])[0]
+
+async function leftovers(): Promise<string[]> {
+  const found = await Promise.all(
+    ['weights', 'scratch'].map(async (name) => {
+      const folder = join(cacheDir, name)
+      return existsSync(folder) ? (await readdir(folder)).map((file) => `${name}/${file}`) : []
+    }),
+  )
+  return [...found.flat(), ...(await readdir(join(root, 'scratch')))]
+}
+
+/** Run test/support/prepare-weights.ts, through `wrapper` when given: a shell command that ends with running "$@". */
+async function prepareInProcess(job: Partial<PrepareJob>, wrapper: string[] = []): Promise<PrepareOutcome> {
+  const script = join(import.meta.dirname, '../../support/prepare-weights.ts')
+  const command = [...wrapper, process.execPath, script, JSON.stringify({ file: tinyB, cacheDir, ...job })]
+  const { stdout } = await promisify(execFile)(command[0], command.slice(1))
+  return JSON.parse(stdout) as PrepareOutcome
+}
+
+describe('what is prepared', () => {
+  it('gives weights of the wanted format in files as they are, and makes nothing', async () => {
+    const component = await componentOf('unet', tinyA)
+    expect(await prepareWeights(component, hash, options())).toBe(component.weights)
+    expect(existsSync(cacheDir)).toBe(false)
+  })
+
+  it('converts fp16 to fp32, value by value', async () => {
+    const component = await componentOf('unet', tinyB)
+    const prepared = await prepareWeights(component, hash, options())
+    expect(await differences(prepared, component.weights, same)).toEqual([])
+    expect([...prepared.keys()]).toEqual([...component.weights.keys()])
+    const file = join(cacheDir, 'weights', fileName('F32'))
+    for (const tensor of prepared.values()) expect(tensor).toMatchObject({ dtype: 'F32', source: { file } })
+    expect(await leftovers()).toEqual([`weights/${fileName('F32')}`])
+    expect((await openSafetensors(file)).tensors.size).toBe(component.weights.size)
+  })
+
+  it('converts fp32 to fp16, rounding to the nearest', async () => {
+    const component = await componentOf('unet', tinyA)
+    const prepared = await prepareWeights(component, hash, options({ dtype: 'F16' }))
+    expect(await differences(prepared, component.weights, toHalf)).toEqual([])
+  })
+
+  it('converts bf16 to both, mixes formats, and writes tensors that were in memory', async () => {
+    const values = [1, -2.5, 0, -0, 3e-5, 1e4]
+    const words = (list: number[]): Uint16Array =>
+      Uint16Array.from(new Uint32Array(Float32Array.from(list).buffer), (w) => w >>> 16)
+    const component = inMemory({
+      bf16: { dtype: 'BF16', values: words(values), shape: [2, 3] },
+      f16: { dtype: 'F16', values: Float16Array.from(values), shape: [6] },
+      f32: { dtype: 'F32', values: Float32Array.from(values), shape: [3, 2] },
+      scalar: { dtype: 'F16', values: Float16Array.of(7), shape: [] },
+      empty: { dtype: 'F16', values: new Float16Array(0), shape: [0, 4] },
+    })
+    expect(await differences(await prepareWeights(component, hash, options()), component.weights, same)).toEqual([])
+    const half = await prepareWeights(component, hash, options({ dtype: 'F16' }))
+    expect(await differences(half, component.weights, toHalf)).toEqual([])
+    // fp32 in memory only is prepared too: a graph can map nothing but files.
+    const f32 = inMemory({ a: { dtype: 'F32', values: Float32Array.of(1, 2), shape: [2] } })
+    const prepared = await prepareWeights(f32, 'ab'.repeat(32), options())
+    expect(prepared.get('a')!.source).toHaveProperty('file')
+  })
+
+  it('keeps pieces together when a tensor is longer than one', async () => {
+    const count = 9 * 1024 * 1024 + 3
+    const long = Uint16Array.from({ length: count }, (_, i) => (i * 7919) % 0x7c00)
+    const bits = { dtype: 'F16' as const, values: long, shape: [count] }
+    const prepared = await prepareWeights(
+      inMemory({ long: bits, after: { ...bits, values: long.slice(0, 3), shape: [3] } }),
+      hash,
+      options(),
+    )
+    const actual = new Float32Array((await readTensorBytes(prepared.get('long')!)).slice().buffer)
+    const expected = new Float32Array(new Float16Array(long.buffer))
+    expect(Buffer.compare(Buffer.from(actual.buffer), Buffer.from(expected.buffer))).toBe(0)
+    expect(await valuesOf(prepared.get('after')!)).toEqual([...expected.subarray(0, 3)])
+  })
+
+  it('leaves the table of token embeddings where it is', async () => {
+    const source = await componentOf('textEncoder', join(tinyModels, 'tiny-b/text_encoder/model.safetensors'))
+    const weights = new Map(
+      [...source.weights].map(([name, t]) => [name.endsWith('token_embedding.weight') ? tokenTable : name, t]),
+    )
+    const prepared = await prepareWeights({ ...source, weights }, hash, options())
+    expect(prepared.get(tokenTable)).toBe(weights.get(tokenTable))
+    expect([...prepared.keys()]).toEqual([...weights.keys()])
+    const { tensors } = await openSafetensors(join(cacheDir, 'weights', fileName('F32')))
+    expect(tensors.size).toBe(weights.size - 1)
+    // Alone in another format it is no reason to write anything.
+    const table = {
+      name: 'textEncoder',
+      config: {},
+      weights: new Map([[tokenTable, weights.get(tokenTable)!]]),
+    } as const
+    expect(await prepareWeights(table, hash, options())).toBe(table.weights)
+  })
+
+  it('refuses a weight that fp16 cannot hold, and leaves nothing', async () => {
+    const component = inMemory({
+      fine: { dtype: 'F32', values: Float32Array.of(65504, -65504), shape: [2] },
+      'mid.bad': { dtype: 'F32', values: Float32Array.of(1, -65520), shape: [2] },
+    })
+    await expect(prepareWeights(component, hash, options({ dtype: 'F16' }))).rejects.toMatchObject({
+      code: 'not_finite',
+      message: expect.stringMatching(/"mid.bad" holds ±65520, fp16 ends at ±65504/),
+    })
+    expect(await leftovers()).toEqual([])
+  })
+
+  it('tells a truncated source from a bad cache, and leaves nothing', async () => {
+    const file = join(root, 'cut.safetensors')
+    await copyFile(tinyB, file)
+    const component = await componentOf('unet', file)
+    await truncate(file, 2_000_000)
+    await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({
+      code: 'bad_file',
+      message: expect.stringContaining('ends at byte 2000000'),
+    })
+    await rm(file)
+    await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({ code: 'bad_file' })
+    expect(await leftovers()).toEqual([])
+  })
+})
+
+describe('the second time', () => {
+  it('uses the file that is there, marks it as used, and reports no progress', async () => {
+    const component = await componentOf('unet', tinyB)
+    const progress: [number, number][] = []
+    const first = await prepareWeights(component, hash, options({ onProgress: (...bytes) => progress.push(bytes) }))
+    const total = [...component.weights.values()].reduce(
+      (sum, { source }) => sum + ('file' in source ? source.length : 0),
+      0,
+    )
+    expect(progress.at(-1)).toEqual([total, total])
+    expect(progress.every(([done], i) => i === 0 || done >= progress[i - 1][0])).toBe(true)
+    const file = join(cacheDir, 'weights', fileName('F32'))
+    const { ino } = await stat(file)
+    await utimes(file, 1000, 1000)
+    const fail = (): void => {
+      throw new Error('prepared again')
+    }
+    expect(await prepareWeights(component, hash, options({ onProgress: fail }))).toEqual(first)
+    const after = await stat(file)
+    expect(after.ino).toBe(ino)
+    expect(Date.now() - after.mtimeMs).toBeLessThan(60_000)
+  })
+
+  it.each<[string, (file: string) => Promise<void>]>([
+    ['cut off', (file) => truncate(file, 100_000)],
+    ['empty', (file) => truncate(file, 0)],
+    ['without a header', (file) => writeFile(file, 'no header at all')],
+    [
+      'of another layout',
+      async (file) => {
+        // The name of a tensor, changed in place: a valid file of the same length.
+        const bytes = await readFile(file)
+        bytes.write('X', bytes.indexOf('conv_in.weight'))
+        await writeFile(file, bytes)
+      },
+    ],
+    [
+      'of another shape',
+      async (file) => {
+        const bytes = await readFile(file)
+        bytes.write('[3,32,4,3]', bytes.indexOf('[32,4,3,3]'))
+        await writeFile(file, bytes)
+      },
+    ],
+  ])('makes a file anew that is %s', async (_name, damage) => {
+    const component = await componentOf('unet', tinyB)
+    const file = join(cacheDir, 'weights', fileName('F32'))
+    await prepareWeights(component, hash, options())
+    const good = await readFile(file)
+    await damage(file)
+    expect((await readFile(file)).equals(good)).toBe(false)
+    await prepareWeights(component, hash, options())
+    expect((await readFile(file)).equals(good)).toBe(true)
+    expect(await leftovers()).toEqual([`weights/${fileName('F32')}`])
+  })
+})
+
+describe('several processes', () => {
+  it('prepare the same component once when they begin together', async () => {
+    const startAt = Date.now() + 1500
+    const job = { atFirstPiece: 'linger', startAt } as const
+    const outcomes = await Promise.all([prepareInProcess(job), prepareInProcess(job), prepareInProcess(job)])
+    expect(outcomes.filter(({ wrote }) => wrote)).toHaveLength(1)
+    expect(new Set(outcomes.flatMap(({ files }) => files)).size).toBe(1)
+    const [file] = outcomes[0].files!
+    const component = await componentOf('unet', tinyB)
+    expect(await differences((await componentOf('unet', file)).weights, component.weights, same)).toEqual([])
+    expect(await leftovers()).toEqual([file.slice(cacheDir.length + 1)])
+  })
+
+  it('two callers in one process share the work as well', async () => {
+    const component = await componentOf('unet', tinyB)
+    const writers = new Set<number>()
+    const call = (index: number): Promise<Weights> =>
+      prepareWeights(component, hash, options({ onProgress: () => writers.add(index) }))
+    const [a, b] = await Promise.all([call(0), call(1)])
+    expect(a).toEqual(b)
+    expect(writers.size).toBe(1)
+  })
+
+  it('survive one that is killed: its scratch is swept, its lock taken over', async () => {
+    await expect(prepareInProcess({ atFirstPiece: 'die' })).rejects.toMatchObject({ signal: 'SIGKILL' })
+    const left = await leftovers()
+    expect(left.filter((name) => /^scratch\/\d+-[0-9a-f]{8}-[0-9a-f]{12}$/.test(name))).toHaveLength(1)
+    expect(left.filter((name) => name.endsWith('.safetensors'))).toEqual([])
+
+    const scratchDir = await createScratch(cacheDir)
+    expect(await readdir(join(cacheDir, 'scratch'))).toEqual([scratchDir.slice(join(cacheDir, 'scratch').length + 1)])
+    const { wrote, files } = await prepareInProcess({})
+    expect(wrote).toBe(true)
+    expect((await leftovers()).filter((name) => name.startsWith('weights/'))).toEqual([
+      files![0].slice(cacheDir.length + 1),
+    ])
+  })
+})
+
+describe('a bad disk', () => {
+  const inNamespace = ['unshare', '-Urm', 'bash', '-c']
+  // Some containers forbid new namespaces; the limit of the file size below works everywhere.
+  const canMount = spawnSync(inNamespace[0], [...inNamespace.slice(1), 'mount -t tmpfs tmpfs /mnt']).status === 0
+  /** Runs the job on a disk of `size`, after `first` in the cache folder, and shows what is on it afterwards. */
+  const onDisk = async (
+    size: string,
+    job: Partial<PrepareJob>,
+    first = 'true',
+  ): Promise<PrepareOutcome & { left: string[] }> => {
+    await mkdir(cacheDir, { recursive: true })
+    const script = `mount -t tmpfs -o size=${size} tmpfs "$0" && (cd "$0" && ${first}) && "$@" && cd "$0" && find . -type f > ${root}/left`
+    const outcome = await prepareInProcess(job, [...inNamespace, script, cacheDir])
+    return { ...outcome, left: (await readFile(join(root, 'left'), 'utf8')).trim().split('\n').sort() }
+  }
+
+  it('that stops in the middle (file size limit) is full: one clear error, nothing left', async () => {
+    const limited = ['bash', '-c', 'ulimit -f 4096; exec "$@"', 'bash']
+    const outcome = await prepareInProcess({}, limited)
+    expect(outcome.error).toMatchObject({
+      code: 'disk_full',
+      message: expect.stringMatching(/no space left in .*weights \(EFBIG\)/),
+    })
+    expect(outcome.scratch).toEqual([])
+    expect(await leftovers()).toEqual([])
+  })
+
+  it.skipIf(!canMount)('too small is told before writing, with both numbers', async () => {
+    const { error, wrote, left } = await onDisk('6m', {})
+    expect(error?.code).toBe('disk_full')
+    expect(error?.message).toMatch(/preparing unet needs 9\d{6} bytes, .*weights has [56]\d{6} free/)
+    expect(wrote).toBe(false)
+    expect(left).toEqual(['./hashes.json'])
+  })
+
+  it.skipIf(!canMount)('filled by somebody else in the middle leaves nothing of ours', async () => {
+    const { error, wrote, left, scratch } = await onDisk('20m', { atFirstPiece: 'fill-disk' })
+    expect(error).toMatchObject({ code: 'disk_full', message: expect.stringContaining('(ENOSPC)') })
+    expect(wrote).toBe(true)
+    expect(scratch).toEqual([])
+    expect(left).toEqual(['./filler', './hashes.json'])
+  })
+
+  it.skipIf(!canMount)('too small makes room when the limit would evict anyway', async () => {
+    const old = `weights/${fileName('F32', 'aa'.repeat(32))}`
+    const first = `mkdir weights && head -c 12000000 /dev/zero > ${old} && touch -d @1000 ${old}`
+    const kept = await onDisk('20m', { limitBytes: 30_000_000 }, first)
+    expect(kept.error?.code).toBe('disk_full')
+    expect(kept.left).toContain(`./${old}`)
+    const { error, files, left } = await onDisk('20m', { limitBytes: 15_000_000 }, first)
+    expect(error).toBeUndefined()
+    expect(left).toEqual(['./hashes.json', `.${files![0].slice(cacheDir.length)}`])
+  })
+
+  it.skipIf(!canMount)('that is read-only is told', async () => {
+    await mkdir(cacheDir, { recursive: true })
+    const readOnly = [...inNamespace, 'mount -t tmpfs -o ro tmpfs "$0" && "$@"', cacheDir]
+    expect((await prepareInProcess({}, readOnly)).error).toMatchObject({
+      code: 'cache_unwritable',
+      message: expect.stringContaining('EROFS'),
+    })
+  })
+
+  it('where the folder cannot be made is told', async () => {
+    const file = join(root, 'file')
+    await writeFile(file, '')
+    const component = await componentOf('unet', tinyB)
+    await expect(prepareWeights(component, hash, options({ cacheDir: join(file, 'cache') }))).rejects.toMatchObject({
+      code: 'cache_unwritable',
+      message: expect.stringContaining(`${join(file, 'cache', 'weights')} (ENOTDIR)`),
+    })
+  })
+
+  it.skipIf(process.getuid?.() === 0)('that we may not write to is told', async () => {
+    await mkdir(cacheDir)
+    await chmod(cacheDir, 0o500)
+    const component = await componentOf('unet', tinyB)
+    await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({ code: 'cache_unwritable' })
+  })
+})
+
+describe('the limit', () => {
+  const digit = (index: number): string => `${index}${index}`.repeat(32)
+
+  /** Files of 1000 bytes, each used a day after the one before. */
+  async function fill(count: number): Promise<string[]> {
+    await mkdir(join(cacheDir, 'weights'), { recursive: true })
+    const names = Array.from({ length: count }, (_, index) => fileName('F32', digit(index)))
+    for (const [index, name] of names.entries()) {
+      await writeFile(join(cacheDir, 'weights', name), new Uint8Array(1000))
+      await utimes(join(cacheDir, 'weights', name), 0, index * 86_400)
+    }
+    return names
+  }
+  const small = inMemory({ a: { dtype: 'F16', values: new Float16Array(100), shape: [100] } })
+  const list = async (): Promise<string[]> => (await readdir(join(cacheDir, 'weights'))).sort()
+
+  it('evicts the least recently used until the total fits', async () => {
+    const names = await fill(5)
+    await prepareWeights(small, hash, options())
+    const { size } = await stat(join(cacheDir, 'weights', fileName('F32')))
+    expect(await list()).toEqual([...names, fileName('F32')].sort())
+    await prepareWeights(small, hash, options({ limitBytes: 3000 + size }))
+    expect(await list()).toEqual([...names.slice(2), fileName('F32')].sort())
+    await prepareWeights(small, hash, options({ limitBytes: 2999 + size }))
+    expect(await list()).toEqual([...names.slice(3), fileName('F32')].sort())
+  })
+
+  it('keeps what this process uses, what was used just now, and what is not its own', async () => {
+    const names = await fill(3)
+    await writeFile(join(cacheDir, 'weights', 'notes.txt'), 'mine')
+    const other = 'cd'.repeat(32)
+    await prepareWeights(small, other, options())
+    await utimes(join(cacheDir, 'weights', fileName('F32', other)), 1, 1)
+    const recent = join(cacheDir, 'weights', names[1])
+    await utimes(recent, new Date(), new Date())
+    await prepareWeights(small, hash, options({ limitBytes: 0 }))
+    expect(await list()).toEqual([names[1], fileName('F32', other), fileName('F32'), 'notes.txt'].sort())
+  })
+
+  it('counts files of older versions', async () => {
+    await fill(0)
+    const old = join(cacheDir, 'weights', `${digit(1)}-F32-v0.safetensors`)
+    await writeFile(old, new Uint8Array(10))
+    await utimes(old, 0, 0)
+    await prepareWeights(small, hash, options({ limitBytes: 0 }))
+    expect(await list()).toEqual([fileName('F32')])
+  })
+})
