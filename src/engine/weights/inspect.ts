@@ -122,7 +122,7 @@ function modelReport(checkpoint: Checkpoint): Omit<InspectReport, 'path' | 'layo
     predictionType: scheduler.predictionType,
     zeroTerminalSnr: scheduler.rescaleBetasZeroSnr,
     parameters: components.reduce((sum, component) => sum + component.parameters, 0),
-    dtypes: count([textEncoder, textEncoder2, unet, vae].flatMap((part) => [...(part?.weights.values() ?? [])])).dtypes,
+    dtypes: sumOf(components.map(({ dtypes }) => dtypes)),
     components,
     vaeIncluded: vae !== null,
     vocabularySize: checkpoint.tokenizer2.vocab.size,
@@ -137,6 +137,14 @@ function inspectComponent({ name, weights }: Component<unknown>, summary: string
     0,
   )
   return { name, ...counted, sizeBytes, summary }
+}
+
+function sumOf(counts: readonly ParametersByDType[]): ParametersByDType {
+  const sum: Partial<Record<DType, number>> = {}
+  for (const dtypes of counts)
+    for (const [dtype, parameters] of Object.entries(dtypes) as [DType, number][])
+      sum[dtype] = (sum[dtype] ?? 0) + parameters
+  return sum
 }
 
 function count(tensors: Iterable<Pick<SafetensorsEntry, 'dtype' | 'shape'>>): {

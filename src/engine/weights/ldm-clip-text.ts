@@ -2,6 +2,7 @@
 import { AppError } from '../../errors.ts'
 import type { ClipTextConfig } from '../models/clip-text-config.ts'
 import type { KeyMap, Shapes } from './ldm-keys.ts'
+import { MissingTensorsError } from './match-weights.ts'
 
 /** Channels of one attention head in CLIP ViT-L and OpenCLIP ViT-bigG; single files cannot say it. */
 const headDim = 64
@@ -84,8 +85,7 @@ const openClipKeys: KeyMap = (name) => {
 function needs(shapes: Shapes, component: string, prefix: string): (name: string) => readonly number[] {
   return (name) => {
     const shape = shapes.get(name)
-    if (shape === undefined)
-      throw new AppError('missing_tensors', `${component}: 1 tensor is missing: ${prefix}${name}`)
+    if (shape === undefined) throw new MissingTensorsError(component, [prefix + name])
     return shape
   }
 }

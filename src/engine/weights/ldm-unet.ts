@@ -3,6 +3,7 @@
 import { AppError } from '../../errors.ts'
 import type { UNetBlock, UNetConfig } from '../models/unet-config.ts'
 import type { KeyMap, Shapes } from './ldm-keys.ts'
+import { MissingTensorsError } from './match-weights.ts'
 import { headsOf } from './unet-options.ts'
 
 /** What the rest of the file says about the UNet's conditioning. */
@@ -44,8 +45,7 @@ export function readLdmUNet(shapes: Shapes, conditioning: LdmConditioning): { co
   const modules: Modules = new Map()
   const need = (name: string): readonly number[] => {
     const shape = shapes.get(name)
-    if (shape === undefined)
-      throw new AppError('missing_tensors', `unet: 1 tensor is missing: model.diffusion_model.${name}`)
+    if (shape === undefined) throw missing(name)
     return shape
   }
   const downBlocks = readDown(names, modules)
@@ -108,8 +108,7 @@ function readDown(names: Names, modules: Modules): UNetBlock[] {
     } else readLayer(names, modules, `input_blocks.${at}`, path, open)
   }
   if (open.transformers.length > 0) blocks.push(finish(open, `down_blocks.${blocks.length}`, false))
-  if (blocks.length === 0)
-    throw new AppError('missing_tensors', 'unet: no tensor of model.diffusion_model.input_blocks.1')
+  if (blocks.length === 0) throw missing('input_blocks.1.*')
   return blocks
 }
 
@@ -126,8 +125,7 @@ function readUp(names: Names, modules: Modules): UNetBlock[] {
     open = newBlock()
   }
   if (open.transformers.length > 0) blocks.push(finish(open, `up_blocks.${blocks.length}`, false))
-  if (blocks.length === 0)
-    throw new AppError('missing_tensors', 'unet: no tensor of model.diffusion_model.output_blocks.0')
+  if (blocks.length === 0) throw missing('output_blocks.0.*')
   return blocks
 }
 
@@ -160,8 +158,7 @@ function newBlock(): OpenBlock {
 /** One resnet, and the transformer behind it where there is one. */
 function readLayer(names: Names, modules: Modules, prefix: string, path: string, block: OpenBlock): void {
   const resnet = names.get(`${prefix}.0`)
-  if (resnet === undefined)
-    throw new AppError('missing_tensors', `unet: no tensor of model.diffusion_model.${prefix}.0`)
+  if (resnet === undefined) throw missing(`${prefix}.0.*`)
   modules.set(`${prefix}.0`, { path: `${path}.resnets.${block.transformers.length}`, kind: 'resnet' })
   block.channels.push(channelsOf(resnet, `${prefix}.0`))
   const behind = names.get(`${prefix}.1`)
@@ -230,7 +227,12 @@ function timeScaleShift(shapes: Shapes): UNetConfig['resnetTimeScaleShift'] {
 
 function firstOf(shapes: Shapes, ending: string): readonly number[] {
   for (const [name, shape] of shapes) if (name.endsWith(ending)) return shape
-  throw new AppError('missing_tensors', `unet: no tensor of model.diffusion_model ends with ${ending}`)
+  throw missing(`*${ending}`)
+}
+
+/** The error for tensors without which the structure cannot be seen. */
+function missing(name: string): AppError {
+  return new MissingTensorsError('unet', [`model.diffusion_model.${name}`])
 }
 
 /** diffusers' key of one tensor; null when the name belongs to no module. */

@@ -1,7 +1,7 @@
 // The autoencoder of a single file (names of CompVis' latent-diffusion) and of older diffusers folders.
-import { AppError } from '../../errors.ts'
 import type { VaeConfig } from '../models/vae-config.ts'
 import type { KeyMap, Shapes } from './ldm-keys.ts'
+import { MissingTensorsError } from './match-weights.ts'
 
 /** SDXL's; single files cannot say it. */
 const sdxlScalingFactor = 0.13025
@@ -13,8 +13,7 @@ const sdxlScalingFactor = 0.13025
 export function readLdmVae(shapes: Shapes): { config: VaeConfig; map: KeyMap } {
   const need = (name: string): readonly number[] => {
     const shape = shapes.get(name)
-    if (shape === undefined)
-      throw new AppError('missing_tensors', `vae: 1 tensor is missing: first_stage_model.${name}`)
+    if (shape === undefined) throw new MissingTensorsError('vae', [`first_stage_model.${name}`])
     return shape
   }
   const names = [...shapes.keys()]
