@@ -242,8 +242,8 @@ export class EngineProcess implements AsyncDisposable {
 
 function endingError(ending: Ending, output: string): AppError {
   // The terminal sends these to every process of its group, so they can reach the child while it starts.
-  const interrupted = ending.signal === 'SIGINT' || ending.signal === 'SIGHUP'
-  return new AppError(interrupted ? 'cancelled' : 'engine_crashed', describeEnding(ending, output), { cause: output })
+  if (ending.signal === 'SIGINT' || ending.signal === 'SIGHUP') return new AppError('cancelled', 'cancelled')
+  return new AppError('engine_crashed', describeEnding(ending, output), { cause: output })
 }
 
 function describeEnding({ code, signal, startError }: Ending, output: string): string {
