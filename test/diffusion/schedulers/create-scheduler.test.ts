@@ -108,21 +108,15 @@ test.each(golden.timesteps)(
   },
 )
 
-describe.each(golden.noiseSchedules.map((row) => ({ ...row, options: JSON.stringify(row.config) })))(
-  'alphas $options',
+test.each(golden.noiseSchedules)(
+  'alphas of $config',
   ({ config, sha256: expected, timesteps, alphasCumprod: picked }) => {
     const alphas = alphasCumprod(changed(config))
-    // Rescaling subtracts neighbours that differ by 1 in 200, so torch's last bits grow.
+    if (expected !== null) expect(sha256(alphas)).toBe(expected)
+    // Rescaling subtracts neighbours that differ by 1 in 200, so the last bits of torch's roots grow.
     const tolerance = expected === null ? 1e-5 : 0
-
-    test('picked timesteps', () => {
-      for (const [i, timestep] of timesteps.entries())
-        expect(Math.abs(alphas[timestep] - Math.fround(picked[i]))).toBeLessThanOrEqual(tolerance * picked[i])
-    })
-
-    test.skipIf(expected === null)('all, bit for bit', () => {
-      expect(sha256(alphas)).toBe(expected)
-    })
+    for (const [i, timestep] of timesteps.entries())
+      expect(Math.abs(alphas[timestep] - Math.fround(picked[i]))).toBeLessThanOrEqual(tolerance * picked[i])
   },
 )
 
