@@ -112,7 +112,8 @@ test.each(golden.noiseSchedules)(
   'alphas of $config',
   ({ config, sha256: expected, timesteps, alphasCumprod: picked }) => {
     const alphas = alphasCumprod(changed(config))
-    if (expected !== null) expect(sha256(alphas)).toBe(expected)
+    // Null where torch's roots come in, which no other arithmetic repeats to the last bit.
+    expect(expected === null ? null : sha256(alphas)).toBe(expected)
     // Rescaling subtracts neighbours that differ by 1 in 200, so the last bits of torch's roots grow.
     const tolerance = expected === null ? 1e-5 : 0
     for (const [i, timestep] of timesteps.entries())
