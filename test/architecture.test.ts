@@ -155,7 +155,7 @@ describe('the house', () => {
 
   it('reads the environment in config.ts and sets the exit code in main.ts only', () => {
     const env = filesWith(
-      /\bprocess\s*(?:\?\.|\.|\[)\s*(?:'')?env\b|\{[^}]*\benv\b[^}]*\}\s*=\s*process\b|import\s*\{[^}]*\benv\b[^}]*\}\s*from\s*''/,
+      /\bprocess\s*(?:\?\.|\.)\s*env\b|\bprocess\s*(?:\?\.)?\[|\{[^}]*\benv\b[^}]*\}\s*=\s*process\b|import\s*\{[^}]*\benv\b[^}]*\}\s*from\s*''/,
     )
     expect(env.filter((file) => file !== 'config.ts')).toEqual([])
     expect(filesWith(/\bprocess\.exitCode\b/).filter((file) => file !== 'main.ts')).toEqual([])

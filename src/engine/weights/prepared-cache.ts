@@ -14,6 +14,7 @@ import { AppError } from '../../errors.ts'
 import { cacheFault, makeFolder } from './cache-folder.ts'
 import { withLock } from './cache-lock.ts'
 import type { Component, StoredTensor, Weights } from './checkpoint.ts'
+import { componentHash } from './hash.ts'
 import { inFileOrder, storedLength, streamTensors, type TensorPiece } from './tensor-stream.ts'
 
 /** Part of every cached file's name: raised when the same checkpoint has to be prepared differently. */
@@ -44,10 +45,10 @@ export type PrepareOptions = {
 
 /**
  * The component's weights with every tensor in a file and in `dtype`, except the table of token embeddings, which stays as
- * it is stored. `hash` is the component's content hash. When that is so already, they are returned as they are; otherwise
+ * it is stored. `hash` is the component's content hash (hash.ts), remembered in the same `cacheDir`. When that is so already, they are returned as they are; otherwise
  * they point into a file of the cache, made by the first caller while others wait. Map them soon: another process may
  * evict a file that was not used for ten seconds. Throws `disk_full`, `cache_unwritable`, `bad_file` when the source is
- * cut off, and `not_finite` when a weight is too large for fp16.
+ * cut off or has changed, and `not_finite` when a weight is too large for fp16.
  */
 export async function prepareWeights(
   component: Component<object>,
@@ -71,7 +72,7 @@ export async function prepareWeights(
         // Whoever had the lock before us has probably made the file.
         if (await isUsable(target, layout)) return
         await makeRoom(component.name, folder, target, layout.size, options.limitBytes)
-        await write(entries, layout, target, options)
+        await write(component, hash, entries, layout, target, options)
       })
     }
     inUse.add(target)
@@ -138,12 +139,14 @@ async function freeBytes(folder: string): Promise<number> {
 
 /** Convert everything into a file of the scratch folder, and rename it into place once it is safely on disk. */
 async function write(
+  component: Component<object>,
+  hash: string,
   entries: readonly (readonly [string, StoredTensor])[],
   layout: SafetensorsLayout,
   target: string,
   options: PrepareOptions,
 ): Promise<void> {
-  const { dtype, scratchDir, onProgress } = options
+  const { dtype, cacheDir, scratchDir, onProgress } = options
   const totalBytes = entries.reduce((sum, [, tensor]) => sum + storedLength(tensor), 0)
   const scratch = path.join(scratchDir, path.basename(target))
   const pieces = ahead(convert(streamTensors(entries, pieceBytes), dtype))
@@ -168,6 +171,9 @@ async function write(
       )
       await handle.datasync()
     }
+    // Usually a few stat calls; without it a file replaced since it was hashed would be kept under the wrong name.
+    if ((await componentHash(component, { cacheDir })) !== hash)
+      throw new AppError('bad_file', `${component.name}: its files have changed since they were hashed; try again`)
     await rename(scratch, target)
     await syncFolder(path.dirname(target))
   } catch (error) {

@@ -3,15 +3,16 @@ import { createHash } from 'node:crypto'
 import { appendFileSync } from 'node:fs'
 import { copyFile, mkdtemp, open, readFile, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import type { Component, StoredTensor } from '#engine/weights/checkpoint.ts'
+import { componentNames, type Component, type StoredTensor } from '#engine/weights/checkpoint.ts'
 import { canonicalJson, componentHash, modelHash } from '#engine/weights/hash.ts'
+import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { writeSafetensors } from '#tensor/safetensors-writer.ts'
 import { readTensorBytes } from '#tensor/safetensors.ts'
 import { componentOf } from '../../support/component-of.ts'
-import { tinyModels } from '../../support/tiny-b-single-file.ts'
+import { tinyModels, writeTinyBSingleFile } from '../../support/tiny-b-single-file.ts'
 
 const original = join(tinyModels, 'tiny-b/vae/diffusion_pytorch_model.safetensors')
 let root: string
@@ -94,6 +95,14 @@ describe('componentHash', () => {
     expect(await hashOf({ ...component, weights })).toBe(await hashOf(component))
   })
 
+  it('is the same for a single file and a folder', async () => {
+    const file = await writeTinyBSingleFile()
+    const [single, folder] = await Promise.all([openCheckpoint(file), openCheckpoint(join(tinyModels, 'tiny-b'))])
+    for (const name of componentNames)
+      expect([name, await hashOf(single[name]!)]).toEqual([name, await hashOf(folder[name]!)])
+    await rm(dirname(file), { recursive: true })
+  })
+
   it('changes with a bit of the weights, a name, a dtype, a shape and the config', async () => {
     const component = await componentOf('vae', original)
     const name = 'encoder.conv_in.weight'
@@ -142,13 +151,16 @@ describe('componentHash', () => {
 
   it('notices a change that keeps size and modification time', async () => {
     const file = await copyOf('touched.safetensors')
+    // A whole second, so that it can be restored exactly.
+    await utimes(file, 1_000_000, 1_000_000)
     const before = await hashOf(await componentOf('vae', file))
-    const { atime, mtime, size } = await stat(file)
+    const { mtimeNs, size } = await stat(file, { bigint: true })
     {
       await using handle = await open(file, 'r+')
-      await handle.write(Buffer.from('abcd'), 0, 4, size - 4)
+      await handle.write(Buffer.from('abcd'), 0, 4, Number(size) - 4)
     }
-    await utimes(file, atime, mtime)
+    await utimes(file, 1_000_000, 1_000_000)
+    expect((await stat(file, { bigint: true })).mtimeNs).toBe(mtimeNs)
     expect(await hashOf(await componentOf('vae', file))).not.toBe(before)
   })
 

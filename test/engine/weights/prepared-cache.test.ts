@@ -1,5 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { closeSync, existsSync, openSync, writeSync } from 'node:fs'
 import {
   chmod,
   copyFile,
@@ -14,10 +14,11 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Component, StoredTensor, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
+import { componentHash } from '#engine/weights/hash.ts'
 import { prepareWeights, tokenTable, WEIGHTS_VERSION, type PrepareOptions } from '#engine/weights/prepared-cache.ts'
 import { openSafetensors, readTensorBytes } from '#tensor/safetensors.ts'
 import { createScratch } from '#worker/scratch-folder.ts'
@@ -27,8 +28,9 @@ import { tinyModels } from '../../support/tiny-b-single-file.ts'
 
 const tinyB = join(tinyModels, 'tiny-b/unet/diffusion_pytorch_model.safetensors')
 const tinyA = join(tinyModels, 'tiny-a/unet/diffusion_pytorch_model.safetensors')
-const hash = '5e'.repeat(32)
-const fileName = (dtype: string, of = hash): string => `${of}-${dtype}-v${WEIGHTS_VERSION}.safetensors`
+/** For calls that end before it matters. */
+const anyHash = '5e'.repeat(32)
+const fileName = (hash: string, dtype = 'F32'): string => `${hash}-${dtype}-v${WEIGHTS_VERSION}.safetensors`
 
 let root: string
 let cacheDir: string
@@ -46,6 +48,19 @@ const options = (more: Partial<PrepareOptions> = {}): PrepareOptions => ({
   limitBytes: 1e12,
   ...more,
 })
+
+/** What the engine does with a component: hash it, then prepare it under that hash. */
+async function prepare(component: Component<object>, more: Partial<PrepareOptions> = {}): Promise<Weights> {
+  return prepareWeights(component, await componentHash(component, { cacheDir }), options(more))
+}
+
+/** The one file that prepared weights are in. */
+function fileOf(weights: Weights): string {
+  const converted = [...weights].filter(([name]) => name !== tokenTable)
+  const files = new Set(converted.map(([name, { source }]) => ('file' in source ? source.file : name)))
+  if (files.size !== 1) throw new Error(`weights are in ${[...files].join(', ')}`)
+  return [...files][0]
+}
 
 /** A component of tensors in memory. */
 function inMemory(
@@ -108,24 +123,24 @@ async function prepareInProcess(job: Partial<PrepareJob>, wrapper: string[] = []
 describe('what is prepared', () => {
   it('gives weights of the wanted format in files as they are, and makes nothing', async () => {
     const component = await componentOf('unet', tinyA)
-    expect(await prepareWeights(component, hash, options())).toBe(component.weights)
+    expect(await prepareWeights(component, anyHash, options())).toBe(component.weights)
     expect(existsSync(cacheDir)).toBe(false)
   })
 
   it('converts fp16 to fp32, value by value', async () => {
     const component = await componentOf('unet', tinyB)
-    const prepared = await prepareWeights(component, hash, options())
+    const prepared = await prepare(component)
     expect(await differences(prepared, component.weights, same)).toEqual([])
     expect([...prepared.keys()]).toEqual([...component.weights.keys()])
-    const file = join(cacheDir, 'weights', fileName('F32'))
+    const file = fileOf(prepared)
     for (const tensor of prepared.values()) expect(tensor).toMatchObject({ dtype: 'F32', source: { file } })
-    expect(await leftovers()).toEqual([`weights/${fileName('F32')}`])
+    expect(await leftovers()).toEqual([`weights/${basename(file)}`])
     expect((await openSafetensors(file)).tensors.size).toBe(component.weights.size)
   })
 
   it('converts fp32 to fp16, rounding to the nearest', async () => {
     const component = await componentOf('unet', tinyA)
-    const prepared = await prepareWeights(component, hash, options({ dtype: 'F16' }))
+    const prepared = await prepare(component, { dtype: 'F16' })
     expect(await differences(prepared, component.weights, toHalf)).toEqual([])
   })
 
@@ -140,12 +155,12 @@ describe('what is prepared', () => {
       scalar: { dtype: 'F16', values: Float16Array.of(7), shape: [] },
       empty: { dtype: 'F16', values: new Float16Array(0), shape: [0, 4] },
     })
-    expect(await differences(await prepareWeights(component, hash, options()), component.weights, same)).toEqual([])
-    const half = await prepareWeights(component, hash, options({ dtype: 'F16' }))
+    expect(await differences(await prepare(component), component.weights, same)).toEqual([])
+    const half = await prepare(component, { dtype: 'F16' })
     expect(await differences(half, component.weights, toHalf)).toEqual([])
     // fp32 in memory only is prepared too: a graph can map nothing but files.
     const f32 = inMemory({ a: { dtype: 'F32', values: Float32Array.of(1, 2), shape: [2] } })
-    const prepared = await prepareWeights(f32, 'ab'.repeat(32), options())
+    const prepared = await prepare(f32)
     expect(prepared.get('a')!.source).toHaveProperty('file')
   })
 
@@ -153,11 +168,7 @@ describe('what is prepared', () => {
     const count = 9 * 1024 * 1024 + 3
     const long = Uint16Array.from({ length: count }, (_, i) => (i * 7919) % 0x7c00)
     const bits = { dtype: 'F16' as const, values: long, shape: [count] }
-    const prepared = await prepareWeights(
-      inMemory({ long: bits, after: { ...bits, values: long.slice(0, 3), shape: [3] } }),
-      hash,
-      options(),
-    )
+    const prepared = await prepare(inMemory({ long: bits, after: { ...bits, values: long.slice(0, 3), shape: [3] } }))
     const actual = new Float32Array((await readTensorBytes(prepared.get('long')!)).slice().buffer)
     const expected = new Float32Array(new Float16Array(long.buffer))
     expect(Buffer.compare(Buffer.from(actual.buffer), Buffer.from(expected.buffer))).toBe(0)
@@ -169,10 +180,10 @@ describe('what is prepared', () => {
     const weights = new Map(
       [...source.weights].map(([name, t]) => [name.endsWith('token_embedding.weight') ? tokenTable : name, t]),
     )
-    const prepared = await prepareWeights({ ...source, weights }, hash, options())
+    const prepared = await prepare({ ...source, weights })
     expect(prepared.get(tokenTable)).toBe(weights.get(tokenTable))
     expect([...prepared.keys()]).toEqual([...weights.keys()])
-    const { tensors } = await openSafetensors(join(cacheDir, 'weights', fileName('F32')))
+    const { tensors } = await openSafetensors(fileOf(prepared))
     expect(tensors.size).toBe(weights.size - 1)
     // Alone in another format it is no reason to write anything.
     const table = {
@@ -180,7 +191,7 @@ describe('what is prepared', () => {
       config: {},
       weights: new Map([[tokenTable, weights.get(tokenTable)!]]),
     } as const
-    expect(await prepareWeights(table, hash, options())).toBe(table.weights)
+    expect(await prepareWeights(table, anyHash, options())).toBe(table.weights)
   })
 
   it('refuses a weight that fp16 cannot hold, and leaves nothing', async () => {
@@ -188,7 +199,7 @@ describe('what is prepared', () => {
       fine: { dtype: 'F32', values: Float32Array.of(65504, -65504), shape: [2] },
       'mid.bad': { dtype: 'F32', values: Float32Array.of(1, -65520), shape: [2] },
     })
-    await expect(prepareWeights(component, hash, options({ dtype: 'F16' }))).rejects.toMatchObject({
+    await expect(prepare(component, { dtype: 'F16' })).rejects.toMatchObject({
       code: 'not_finite',
       message: expect.stringMatching(/"mid.bad" holds ±65520, fp16 ends at ±65504/),
     })
@@ -199,6 +210,7 @@ describe('what is prepared', () => {
     const file = join(root, 'cut.safetensors')
     await copyFile(tinyB, file)
     const component = await componentOf('unet', file)
+    const hash = await componentHash(component, { cacheDir })
     await truncate(file, 2_000_000)
     await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({
       code: 'bad_file',
@@ -208,26 +220,49 @@ describe('what is prepared', () => {
     await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({ code: 'bad_file' })
     expect(await leftovers()).toEqual([])
   })
+
+  it.each(['between hashing and preparing', 'while it is prepared'])(
+    'keeps nothing of a file that changes %s',
+    async (when) => {
+      const file = join(root, 'changing.safetensors')
+      await copyFile(tinyB, file)
+      const component = await componentOf('unet', file)
+      const hash = await componentHash(component, { cacheDir })
+      const { size } = await stat(file)
+      const change = (): void => {
+        const handle = openSync(file, 'r+')
+        writeSync(handle, 'changed!', size - 8)
+        closeSync(handle)
+      }
+      if (when.startsWith('between')) change()
+      const preparing = prepareWeights(component, hash, options({ onProgress: change }))
+      await expect(preparing).rejects.toMatchObject({
+        code: 'bad_file',
+        message: expect.stringContaining('have changed since'),
+      })
+      expect(await leftovers()).toEqual([])
+    },
+  )
 })
 
 describe('the second time', () => {
   it('uses the file that is there, marks it as used, and reports no progress', async () => {
     const component = await componentOf('unet', tinyB)
     const progress: [number, number][] = []
-    const first = await prepareWeights(component, hash, options({ onProgress: (...bytes) => progress.push(bytes) }))
+    const first = await prepare(component, { onProgress: (...bytes) => progress.push(bytes) })
     const total = [...component.weights.values()].reduce(
       (sum, { source }) => sum + ('file' in source ? source.length : 0),
       0,
     )
     expect(progress.at(-1)).toEqual([total, total])
     expect(progress.every(([done], i) => i === 0 || done >= progress[i - 1][0])).toBe(true)
-    const file = join(cacheDir, 'weights', fileName('F32'))
+    const file = fileOf(first)
     const { ino } = await stat(file)
     await utimes(file, 1000, 1000)
     const fail = (): void => {
       throw new Error('prepared again')
     }
-    expect(await prepareWeights(component, hash, options({ onProgress: fail }))).toEqual(first)
+    expect(await prepare(component, { onProgress: fail })).toEqual(first)
     const after = await stat(file)
     expect(after.ino).toBe(ino)
     expect(Date.now() - after.mtimeMs).toBeLessThan(60_000)
@@ -256,14 +291,13 @@ describe('the second time', () => {
     ],
   ])('makes a file anew that is %s', async (_name, damage) => {
     const component = await componentOf('unet', tinyB)
-    const file = join(cacheDir, 'weights', fileName('F32'))
-    await prepareWeights(component, hash, options())
+    const file = fileOf(await prepare(component))
     const good = await readFile(file)
     await damage(file)
     expect((await readFile(file)).equals(good)).toBe(false)
-    await prepareWeights(component, hash, options())
+    await prepare(component)
     expect((await readFile(file)).equals(good)).toBe(true)
-    expect(await leftovers()).toEqual([`weights/${fileName('F32')}`])
+    expect(await leftovers()).toEqual([`weights/${basename(file)}`])
   })
 })
 
@@ -283,8 +317,7 @@ describe('several processes', () => {
   it('two callers in one process share the work as well', async () => {
     const component = await componentOf('unet', tinyB)
     const writers = new Set<number>()
-    const call = (index: number): Promise<Weights> =>
-      prepareWeights(component, hash, options({ onProgress: () => writers.add(index) }))
+    const call = (index: number): Promise<Weights> => prepare(component, { onProgress: () => writers.add(index) })
     const [a, b] = await Promise.all([call(0), call(1)])
     expect(a).toEqual(b)
     expect(writers.size).toBe(1)
@@ -350,7 +383,7 @@ describe('a bad disk', () => {
   })
 
   it.skipIf(!canMount)('too small makes room when the limit would evict anyway', async () => {
-    const old = `weights/${fileName('F32', 'aa'.repeat(32))}`
+    const old = `weights/${fileName('aa'.repeat(32))}`
     const first = `mkdir weights && head -c 12000000 /dev/zero > ${old} && touch -d @1000 ${old}`
     const kept = await onDisk('20m', { limitBytes: 30_000_000 }, first)
     expect(kept.error?.code).toBe('disk_full')
@@ -373,7 +406,7 @@ describe('a bad disk', () => {
     const file = join(root, 'file')
     await writeFile(file, '')
     const component = await componentOf('unet', tinyB)
-    await expect(prepareWeights(component, hash, options({ cacheDir: join(file, 'cache') }))).rejects.toMatchObject({
+    await expect(prepareWeights(component, anyHash, options({ cacheDir: join(file, 'cache') }))).rejects.toMatchObject({
       code: 'cache_unwritable',
       message: expect.stringContaining(`${join(file, 'cache', 'weights')} (ENOTDIR)`),
     })
@@ -383,7 +416,7 @@ describe('a bad disk', () => {
     await mkdir(cacheDir)
     await chmod(cacheDir, 0o500)
     const component = await componentOf('unet', tinyB)
-    await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({ code: 'cache_unwritable' })
+    await expect(prepareWeights(component, anyHash, options())).rejects.toMatchObject({ code: 'cache_unwritable' })
   })
 })
 
@@ -393,7 +426,7 @@ describe('the limit', () => {
   /** Files of 1000 bytes, each used a day after the one before. */
   async function fill(count: number): Promise<string[]> {
     await mkdir(join(cacheDir, 'weights'), { recursive: true })
-    const names = Array.from({ length: count }, (_, index) => fileName('F32', digit(index)))
+    const names = Array.from({ length: count }, (_, index) => fileName(digit(index)))
     for (const [index, name] of names.entries()) {
       await writeFile(join(cacheDir, 'weights', name), new Uint8Array(1000))
       await utimes(join(cacheDir, 'weights', name), 0, index * 86_400)
@@ -405,25 +438,24 @@ describe('the limit', () => {
 
   it('evicts the least recently used until the total fits', async () => {
     const names = await fill(5)
-    await prepareWeights(small, hash, options())
-    const { size } = await stat(join(cacheDir, 'weights', fileName('F32')))
-    expect(await list()).toEqual([...names, fileName('F32')].sort())
-    await prepareWeights(small, hash, options({ limitBytes: 3000 + size }))
-    expect(await list()).toEqual([...names.slice(2), fileName('F32')].sort())
-    await prepareWeights(small, hash, options({ limitBytes: 2999 + size }))
-    expect(await list()).toEqual([...names.slice(3), fileName('F32')].sort())
+    const mine = basename(fileOf(await prepare(small)))
+    const { size } = await stat(join(cacheDir, 'weights', mine))
+    expect(await list()).toEqual([...names, mine].sort())
+    await prepare(small, { limitBytes: 3000 + size })
+    expect(await list()).toEqual([...names.slice(2), mine].sort())
+    await prepare(small, { limitBytes: 2999 + size })
+    expect(await list()).toEqual([...names.slice(3), mine].sort())
   })
 
   it('keeps what this process uses, what was used just now, and what is not its own', async () => {
     const names = await fill(3)
     await writeFile(join(cacheDir, 'weights', 'notes.txt'), 'mine')
-    const other = 'cd'.repeat(32)
-    await prepareWeights(small, other, options())
-    await utimes(join(cacheDir, 'weights', fileName('F32', other)), 1, 1)
-    const recent = join(cacheDir, 'weights', names[1])
-    await utimes(recent, new Date(), new Date())
-    await prepareWeights(small, hash, options({ limitBytes: 0 }))
-    expect(await list()).toEqual([names[1], fileName('F32', other), fileName('F32'), 'notes.txt'].sort())
+    const values = new Float16Array([1])
+    const other = fileOf(await prepare(inMemory({ b: { dtype: 'F16', values, shape: [1] } })))
+    await utimes(other, 1, 1)
+    await utimes(join(cacheDir, 'weights', names[1]), new Date(), new Date())
+    const mine = fileOf(await prepare(small, { limitBytes: 0 }))
+    expect(await list()).toEqual([names[1], basename(other), basename(mine), 'notes.txt'].sort())
   })
 
   it('counts files of older versions', async () => {
@@ -431,7 +463,7 @@ describe('the limit', () => {
     const old = join(cacheDir, 'weights', `${digit(1)}-F32-v0.safetensors`)
     await writeFile(old, new Uint8Array(10))
     await utimes(old, 0, 0)
-    await prepareWeights(small, hash, options({ limitBytes: 0 }))
-    expect(await list()).toEqual([fileName('F32')])
+    const mine = fileOf(await prepare(small, { limitBytes: 0 }))
+    expect(await list()).toEqual([basename(mine)])
   })
 })
