@@ -32,7 +32,7 @@ export function describeUNet(config: UNetConfig): string {
 export function describeClipText(config: ClipTextConfig): string {
   const { numHiddenLayers, hiddenSize, numAttentionHeads, hiddenAct, vocabSize, projectionDim } = config
   const pooled = projectionDim === null ? '' : `, pooled ${projectionDim}`
-  return `${numHiddenLayers} layers of ${hiddenSize}, ${numAttentionHeads} heads, ${hiddenAct}, ${vocabSize} tokens${pooled}`
+  return `${numHiddenLayers} layers of ${hiddenSize}, ${numAttentionHeads} head${numAttentionHeads === 1 ? '' : 's'}, ${hiddenAct}, ${vocabSize} tokens${pooled}`
 }
 
 /** A VAE's channels, factor, latent channels and scaling. */

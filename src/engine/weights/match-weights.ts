@@ -55,7 +55,7 @@ export async function matchWeights(
   if (unknown.length > 0)
     throw new AppError(
       'wrong_architecture',
-      `${component}: ${unknown.length} tensors belong to no part of the network: ${listOf(unknown)}`,
+      `${component}: ${unknown.length === 1 ? '1 tensor belongs' : `${unknown.length} tensors belong`} to no part of the network: ${listOf(unknown)}`,
     )
   const weights = new Map<string, StoredTensor>()
   for (const [key, shape] of expected) {

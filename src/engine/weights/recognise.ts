@@ -31,7 +31,9 @@ const rules: readonly Rule[] = [
   {
     words: 'a textual inversion (an embedding of words)',
     test: (keys) =>
-      keys.length <= 4 && keys.every((key) => /^(clip_[lg]|emb_params|string_to_param.*|<.*>)$/.test(key)),
+      keys.length > 0 &&
+      keys.length <= 4 &&
+      keys.every((key) => /^(clip_[lg]|emb_params|string_to_param.*|<.*>)$/.test(key)),
   },
   { words: 'Stable Diffusion 3', test: someKey(/(^|\.)joint_blocks\.\d/) },
   { words: 'Flux', test: someKey(/(^|\.)(double_blocks\.\d+\.img_attn|single_transformer_blocks\.\d)/) },

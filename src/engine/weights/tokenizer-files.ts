@@ -145,7 +145,7 @@ function refuseAdded(
   if (foreign.length > 0)
     throw new AppError(
       'wrong_architecture',
-      `folder ${folder}: ${foreign.length} added tokens are not in the vocabulary: ${foreign.slice(0, 10).join(' ')}`,
+      `folder ${folder}: added tokens that are not in the vocabulary are not supported, this has ${foreign.length}: ${foreign.slice(0, 10).join(' ')}`,
     )
 }
 
