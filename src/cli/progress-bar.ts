@@ -3,6 +3,7 @@
 import cliProgress from 'cli-progress'
 import type { ComponentName } from '#engine/weights/checkpoint.ts'
 import type { Progress } from '#worker/protocol.ts'
+import { formatBytes } from './doctor.ts'
 import type { Terminal } from './terminal.ts'
 
 /** A phase in words; `fraction` is null while nothing can be counted. */
@@ -38,7 +39,7 @@ export class ProgressNarrator {
         return {
           label: `${verb} ${componentWords[progress.component]}`,
           fraction: totalBytes === 0 ? 1 : doneBytes / totalBytes,
-          detail: `${gigabytes(doneBytes)} of ${gigabytes(totalBytes)} GB`,
+          detail: `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
         }
       }
       case 'load':
@@ -164,8 +165,4 @@ function duration(ms: number): string {
   if (total < 60) return `${total} s`
   const minutes = Math.floor(total / 60)
   return minutes < 60 ? `${minutes} min ${total % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
-}
-
-function gigabytes(bytes: number): string {
-  return (bytes / 1e9).toFixed(bytes < 1e9 ? 2 : 1)
 }

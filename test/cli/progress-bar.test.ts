@@ -15,9 +15,9 @@ describe('the narrator', () => {
 
   it('counts bytes', () => {
     const event = { phase: 'hash', component: 'unet', doneBytes: 2.6e9, totalBytes: 5.2e9 } as const
-    expect(lines(1, [[0, event]])).toEqual(['reading UNet|0.5|2.6 of 5.2 GB'])
+    expect(lines(1, [[0, event]])).toEqual(['reading UNet|0.5|2.42 GiB of 4.84 GiB'])
     expect(lines(1, [[0, { ...event, phase: 'prepare', doneBytes: 2e8, totalBytes: 4e8 }]])).toEqual([
-      'preparing UNet|0.5|0.20 of 0.40 GB',
+      'preparing UNet|0.5|191 MiB of 381 MiB',
     ])
   })
 
