@@ -16,6 +16,8 @@ export type Feed = Tensor | { readonly shape: readonly number[]; readonly data: 
 export type SessionOptions = {
   /** Keep weights mapped from their files instead of repacking them into private memory. */
   readonly weightsInPlace: boolean
+  /** Keep the activations' memory from run to run: quicker for many runs, a lower peak without. */
+  readonly keepActivations: boolean
 }
 
 /** One compiled graph. Runs are one at a time. */

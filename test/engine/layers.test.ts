@@ -38,30 +38,29 @@ const scope = (
   g,
   config: { normNumGroups: 4, normEps: 1e-5, resnetTimeScaleShift: norm, useLinearProjection: linearProjection },
   options: { attention: kind, loraTargets: new Set() },
-  temb: inputs['temb'] ? silu(g, inputs['temb']) : inputs['x']!,
-  context: inputs['context'] ? g.reshape(inputs['context'], [18, 20]) : inputs['x']!,
+  temb: inputs['temb'] ? silu(g, inputs['temb']) : inputs['x'],
+  context: inputs['context'] ? g.reshape(inputs['context'], [18, 20]) : inputs['x'],
 })
 
 const cases: Record<string, Emit> = {
-  linear: (g, { x }) => linear(g, x!, 'm', 40),
-  conv3x3: (g, { x }) => conv2d(g, x!, 'm', 10),
-  'conv3x3-stride2': (g, { x }) => conv2d(g, x!, 'm', 6, { stride: 2 }),
-  conv1x1: (g, { x }) => conv2d(g, x!, 'm', 10, { kernel: 1 }),
-  'conv3x3-stride2-pad-end': (g, { x }) => conv2d(g, x!, 'm', 6, { stride: 2, padding: 0, padEnd: 1 }),
-  'group-norm': (g, { x }) => groupNorm(g, x!, 'm', 4, 1e-5),
-  'layer-norm': (g, { x }) => layerNorm(g, x!, 'm', 1e-5),
-  silu: (g, { x }) => silu(g, x!),
-  gelu: (g, { x }) => gelu(g, x!),
-  'quick-gelu': (g, { x }) => quickGelu(g, x!),
-  upsample: (g, { x }) => upsample(g, x!, 8, 10),
-  'upsample-odd': (g, { x }) => upsample(g, x!, 7, 9),
-  'resnet-default': (g, inputs) => resnetBlock(scope(g, inputs, 'default', true, 'fused'), inputs['x']!, 'm', 16),
-  'resnet-scale-shift': (g, inputs) =>
-    resnetBlock(scope(g, inputs, 'scale_shift', true, 'fused'), inputs['x']!, 'm', 8),
-  transformer: (g, inputs) => transformer(scope(g, inputs, 'default', true, 'fused'), inputs['x']!, 'm', 2, 3),
+  linear: (g, { x }) => linear(g, x, 'm', 40),
+  conv3x3: (g, { x }) => conv2d(g, x, 'm', 10),
+  'conv3x3-stride2': (g, { x }) => conv2d(g, x, 'm', 6, { stride: 2 }),
+  conv1x1: (g, { x }) => conv2d(g, x, 'm', 10, { kernel: 1 }),
+  'conv3x3-stride2-pad-end': (g, { x }) => conv2d(g, x, 'm', 6, { stride: 2, padding: 0, padEnd: 1 }),
+  'group-norm': (g, { x }) => groupNorm(g, x, 'm', 4, 1e-5),
+  'layer-norm': (g, { x }) => layerNorm(g, x, 'm', 1e-5),
+  silu: (g, { x }) => silu(g, x),
+  gelu: (g, { x }) => gelu(g, x),
+  'quick-gelu': (g, { x }) => quickGelu(g, x),
+  upsample: (g, { x }) => upsample(g, x, 8, 10),
+  'upsample-odd': (g, { x }) => upsample(g, x, 7, 9),
+  'resnet-default': (g, inputs) => resnetBlock(scope(g, inputs, 'default', true, 'fused'), inputs['x'], 'm', 16),
+  'resnet-scale-shift': (g, inputs) => resnetBlock(scope(g, inputs, 'scale_shift', true, 'fused'), inputs['x'], 'm', 8),
+  transformer: (g, inputs) => transformer(scope(g, inputs, 'default', true, 'fused'), inputs['x'], 'm', 2, 3),
   'transformer-conv-projection': (g, inputs) =>
-    transformer(scope(g, inputs, 'default', false, 'plain'), inputs['x']!, 'm', 2, 3),
-  'vae-attention': (g, { x }) => vaeSelfAttention({ g, attention: 'fused', normNumGroups: 4 }, x!, 'm'),
+    transformer(scope(g, inputs, 'default', false, 'plain'), inputs['x'], 'm', 2, 3),
+  'vae-attention': (g, { x }) => vaeSelfAttention({ g, attention: 'fused', normNumGroups: 4 }, x, 'm'),
 }
 
 async function run(name: string, precision: Precision): Promise<number> {
@@ -76,14 +75,14 @@ async function run(name: string, precision: Precision): Promise<number> {
       const bytes = new Uint8Array(value.data.buffer, value.data.byteOffset, value.data.byteLength)
       weights.set(`m.${parts[2]}`, { dtype: 'F32', shape: value.shape, source: { bytes } })
     } else {
-      inputs[parts[1]!] = g.input(parts[1]!, value.shape)
-      feeds[parts[1]!] = value
+      inputs[parts[1]] = g.input(parts[1], value.shape)
+      feeds[parts[1]] = value
     }
   }
-  g.output('y', cases[name]!(g, inputs))
+  g.output('y', cases[name](g, inputs))
   const stored = await weightsInMemory(weights, precision === 'fp16' ? 'F16' : 'F32')
   const { y } = await runGraph(g.finish(), stored, feeds)
-  return relativeError(y!, golden.get(`${name}/y`)!)
+  return relativeError(y, golden.get(`${name}/y`)!)
 }
 
 describe('layers equal the reference', () => {
@@ -110,13 +109,13 @@ test('the two forms of attention agree, with one and with several heads', async 
     for (const heads of [1, 3]) {
       const g = new GraphBuilder('attention', 'fp32')
       const [q, k, v] = ['q', 'k', 'v'].map((name) => g.input(name, shape))
-      g.output('y', attention(g, [q!, k!, v!], { batch: 2, heads, kind, name: 'attention' }))
-      results.push((await runGraph(g.finish(), new Map(), feeds))['y']!)
+      g.output('y', attention(g, [q, k, v], { batch: 2, heads, kind, name: 'attention' }))
+      results.push((await runGraph(g.finish(), new Map(), feeds))['y'])
     }
   }
-  expect(relativeError(results[0]!, results[2]!)).toBeLessThan(1e-6)
-  expect(relativeError(results[1]!, results[3]!)).toBeLessThan(1e-6)
-  expect(relativeError(results[0]!, results[1]!)).toBeGreaterThan(1e-3)
+  expect(relativeError(results[0], results[2])).toBeLessThan(1e-6)
+  expect(relativeError(results[1], results[3])).toBeLessThan(1e-6)
+  expect(relativeError(results[0], results[1])).toBeGreaterThan(1e-3)
 })
 
 test('a linear with a LoRA branch equals the linear with the merged weight', async () => {
@@ -128,7 +127,7 @@ test('a linear with a LoRA branch equals the linear with the merged weight', asy
   const merged = weight.data.slice()
   for (let o = 0; o < 40; o++)
     for (let i = 0; i < 24; i++)
-      for (let r = 0; r < rank; r++) merged[o * 24 + i]! += a.data[i * rank + r]! * b.data[r * 40 + o]!
+      for (let r = 0; r < rank; r++) merged[o * 24 + i] += a.data[i * rank + r] * b.data[r * 40 + o]
   const store = (data: Float32Array): StoredTensor => ({
     dtype: 'F32',
     shape: [40, 24],
@@ -145,12 +144,12 @@ test('a linear with a LoRA branch equals the linear with the merged weight', asy
     'm.lora_B': b,
   })
   const whole = await runGraph(build([]).finish(), new Map([['m.weight', store(merged)]]), { x })
-  expect(relativeError(branch['y']!, whole['y']!)).toBeLessThan(1e-6)
+  expect(relativeError(branch['y'], whole['y'])).toBeLessThan(1e-6)
   const none = {
     'm.lora_A': { shape: [24, 0], data: new Float32Array() },
     'm.lora_B': { shape: [0, 40], data: new Float32Array() },
   }
   const bare = await runGraph(build(['m']).finish(), new Map([['m.weight', store(weight.data)]]), { x, ...none })
   const plain = await runGraph(build([]).finish(), new Map([['m.weight', store(weight.data)]]), { x })
-  expect(bare['y']!.data).toEqual(plain['y']!.data)
+  expect(bare['y'].data).toEqual(plain['y'].data)
 })

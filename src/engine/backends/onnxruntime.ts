@@ -1,15 +1,11 @@
 // onnxruntime behind the Backend type; the only file that imports it. Its calls block the calling thread until they are
 // done and cannot be interrupted, which is why engines live in child processes (docs/adr/0002).
-import * as onnxruntime from 'onnxruntime-node'
-import { InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
+import { env, InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
 import type { Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import { devices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
 import { GraphBuilder } from '../onnx/graph-builder.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
-
-/** The version of the native library. */
-export const onnxruntimeVersion: string = onnxruntime.env.versions.node ?? onnxruntime.env.versions.common
 
 export type OnnxruntimeOptions = {
   readonly device: Device
@@ -21,6 +17,9 @@ export type OnnxruntimeOptions = {
 
 /** Whether onnxruntime's provider for a device loads on this machine, and the reason when it does not. */
 export type ProviderProbe = { readonly device: Device; readonly loads: boolean; readonly reason: string | null }
+
+/** The library's version. */
+export const onnxruntimeVersion: string = env.versions.node ?? env.versions.common
 
 /** A backend on one device. Throws `device_unavailable` when this build of onnxruntime has no such provider. */
 export function onnxruntimeBackend(options: OnnxruntimeOptions): Backend {
@@ -43,7 +42,7 @@ export async function probeProviders(): Promise<ProviderProbe[]> {
   for (const device of devices) {
     try {
       const backend = onnxruntimeBackend({ device, threads: 1, externalDataRoot: '/' })
-      await using session = await backend.create(model, { weightsInPlace: false })
+      await using session = await backend.create(model, { weightsInPlace: false, keepActivations: false })
       await session.run({ x: { shape: [1], data: new Float32Array(1) } })
       probes.push({ device, loads: true, reason: null })
     } catch (error) {
@@ -56,7 +55,7 @@ export async function probeProviders(): Promise<ProviderProbe[]> {
 async function createSession(
   model: Uint8Array,
   options: OnnxruntimeOptions,
-  { weightsInPlace }: SessionOptions,
+  { weightsInPlace, keepActivations }: SessionOptions,
 ): Promise<Session> {
   const { device } = options
   let session: InferenceSession
@@ -67,6 +66,7 @@ async function createSession(
       interOpNumThreads: 1,
       // Measured at 1024²: memory patterns double the activations' memory and gain nothing.
       enableMemPattern: false,
+      enableCpuMemArena: keepActivations,
       // `all` would rewrite convolutions to a blocked layout and copy their weights.
       graphOptimizationLevel: weightsInPlace ? 'extended' : 'all',
       logSeverityLevel: 3,

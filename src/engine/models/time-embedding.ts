@@ -41,7 +41,7 @@ export function addEmbeds(config: UNetConfig, pooled: Tensor, timeIds: readonly 
   const data = new Float32Array(batch * config.addEmbeddingInputDim)
   for (let row = 0; row < batch; row++) {
     data.set(pooled.data.subarray(row * width, (row + 1) * width), row * config.addEmbeddingInputDim)
-    data.set(rows[row]!, row * config.addEmbeddingInputDim + width)
+    data.set(rows[row], row * config.addEmbeddingInputDim + width)
   }
   return tensor([batch, config.addEmbeddingInputDim], data)
 }

@@ -20,8 +20,8 @@ export function resnetBlock({ g, config, temb }: UNetScope, x: Value, path: stri
   } else {
     const half = [batch, outChannels]
     const [scale, shift] = g.split('Split', [embedded], [half, half], { attributes: { axis: 1, num_outputs: 2 } })
-    const onePlusScale = g.add(perChannel(scale!), g.floats('one', [], [1]))
-    conditioned = g.add(g.multiply(norm2(hidden), onePlusScale), perChannel(shift!))
+    const onePlusScale = g.add(perChannel(scale), g.floats('one', [], [1]))
+    conditioned = g.add(g.multiply(norm2(hidden), onePlusScale), perChannel(shift))
   }
   return g.add(shortcut, conv2d(g, silu(g, conditioned), `${path}.conv2`, outChannels))
 }

@@ -39,7 +39,7 @@ function transformerBlock(scope: UNetScope, input: Value, path: string, batch: n
 }
 
 function attentionLayer(scope: UNetScope, x: Value, source: Value, path: string, batch: number, heads: number): Value {
-  const channels = x.shape[1]!
+  const channels = x.shape[1]
   const { attention: kind } = scope.options
   const q = project(scope, x, `${path}.to_q`, channels, false)
   const k = project(scope, source, `${path}.to_k`, channels, false)
@@ -54,7 +54,7 @@ function feedForward(scope: UNetScope, x: Value, path: string): Value {
   const half = [rows, channels * 4]
   const wide = project(scope, x, `${path}.net.0.proj`, channels * 8)
   const [hidden, gate] = g.split('Split', [wide], [half, half], { attributes: { axis: 1, num_outputs: 2 } })
-  return project(scope, g.multiply(hidden!, gelu(g, gate!)), `${path}.net.2`, channels)
+  return project(scope, g.multiply(hidden, gelu(g, gate)), `${path}.net.2`, channels)
 }
 
 function project(scope: UNetScope, x: Value, path: string, outFeatures: number, bias = true): Value {

@@ -39,7 +39,7 @@ export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph 
   const scope: UNetScope = { g, config, options, temb: silu(g, timeEmbedding(g, config, batch)), context }
 
   // 2. down: every resnet and downsampler leaves a skip connection
-  let x = conv2d(g, sample, 'conv_in', config.downBlocks[0]!.channels)
+  let x = conv2d(g, sample, 'conv_in', config.downBlocks[0].channels)
   const skips = [x]
   config.downBlocks.forEach((block, index) => {
     x = downBlock(scope, x, `down_blocks.${index}`, block, skips)
@@ -96,7 +96,7 @@ function downBlock(scope: UNetScope, input: Value, path: string, block: UNetBloc
 }
 
 function midBlock(scope: UNetScope, input: Value, block: NonNullable<UNetConfig['midBlock']>): Value {
-  const channels = input.shape[1]!
+  const channels = input.shape[1]
   let x = resnetBlock(scope, input, 'mid_block.resnets.0', channels)
   let attentions = 0
   block.transformers.forEach((depth, index) => {

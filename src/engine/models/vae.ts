@@ -29,7 +29,7 @@ export function vaeDecoderGraph(config: VaeConfig, options: VaeGraphOptions): Gr
     : latents
   let x = midBlock(
     scope,
-    conv2d(g, quantised, 'decoder.conv_in', channels[0]!),
+    conv2d(g, quantised, 'decoder.conv_in', channels[0]),
     'decoder.mid_block',
     config.midBlockAddAttention,
   )
@@ -56,7 +56,7 @@ export function vaeEncoderGraph(config: VaeConfig, options: VaeGraphOptions): Gr
   const scope = { g, attention: options.attention, normNumGroups: config.normNumGroups }
   const factor = vaeScaleFactor(config)
   const image = g.input('image', [options.batch, config.inChannels, options.height * factor, options.width * factor])
-  let x = conv2d(g, image, 'encoder.conv_in', config.blockOutChannels[0]!)
+  let x = conv2d(g, image, 'encoder.conv_in', config.blockOutChannels[0])
   config.blockOutChannels.forEach((outChannels, index) => {
     const path = `encoder.down_blocks.${index}`
     for (let layer = 0; layer < config.layersPerBlock; layer++)
@@ -75,7 +75,7 @@ export function vaeEncoderGraph(config: VaeConfig, options: VaeGraphOptions): Gr
 }
 
 function midBlock(scope: Scope, input: Value, path: string, addAttention: boolean): Value {
-  const channels = input.shape[1]!
+  const channels = input.shape[1]
   const x = resnet(scope, input, `${path}.resnets.0`, channels)
   const attended = addAttention ? vaeSelfAttention(scope, x, `${path}.attentions.0`) : x
   return resnet(scope, attended, `${path}.resnets.1`, channels)

@@ -111,7 +111,7 @@ export class GraphBuilder {
 
   /** One operator with one result of the given shape; null leaves an optional input out. */
   node(opType: string, inputs: readonly (Value | null)[], shape: readonly number[], options: NodeOptions = {}): Value {
-    return this.split(opType, inputs, [shape], options)[0]!
+    return this.split(opType, inputs, [shape], options)[0]
   }
 
   /** One operator with several results. */
@@ -137,12 +137,12 @@ export class GraphBuilder {
   reshape(value: Value, shape: readonly number[]): Value {
     if (value.shape.join() === shape.join()) return value
     if (!shape.includes(-1) && elementCount(value.shape) !== elementCount(shape))
-      throw new AppError('internal', `${value.name}: [${value.shape}] cannot be read as [${shape}]`)
+      throw new AppError('internal', `${value.name}: [${value.shape.join()}] cannot be read as [${shape.join()}]`)
     return this.node('Reshape', [value, this.integers(shape)], shape)
   }
 
   transpose(value: Value, perm: readonly number[]): Value {
-    const shape = perm.map((axis) => value.shape[axis]!)
+    const shape = perm.map((axis) => value.shape[axis])
     return this.node('Transpose', [value], shape, { attributes: { perm } })
   }
 
@@ -155,8 +155,8 @@ export class GraphBuilder {
   }
 
   concat(values: readonly Value[], axis: number): Value {
-    const total = values.reduce((sum, value) => sum + value.shape[axis]!, 0)
-    const shape = values[0]!.shape.map((size, index) => (index === axis ? total : size))
+    const total = values.reduce((sum, value) => sum + value.shape[axis], 0)
+    const shape = values[0].shape.map((size, index) => (index === axis ? total : size))
     return this.node('Concat', values, shape, { attributes: { axis } })
   }
 
@@ -194,7 +194,7 @@ function broadcast(a: Value, b: Value): readonly number[] {
   return Array.from({ length: rank }, (_, axis) => {
     const [x, y] = [at(a, axis), at(b, axis)]
     if (x !== y && x !== 1 && y !== 1)
-      throw new AppError('internal', `${a.name} [${a.shape}] and ${b.name} [${b.shape}] do not broadcast`)
+      throw new AppError('internal', `${a.name} [${a.shape.join()}] and ${b.name} [${b.shape.join()}] do not broadcast`)
     return Math.max(x, y)
   })
 }

@@ -128,7 +128,7 @@ export function attention(
   mask?: Value,
 ): Value {
   const [rows, channels] = q.shape as [number, number]
-  const batched = (x: Value): Value => g.reshape(x, [batch, x.shape[0]! / batch, channels])
+  const batched = (x: Value): Value => g.reshape(x, [batch, x.shape[0] / batch, channels])
   if (kind === 'fused' && !mask) {
     const y = g.node('MultiHeadAttention', [batched(q), batched(k), batched(v)], [batch, rows / batch, channels], {
       domain: 'com.microsoft',
@@ -139,7 +139,7 @@ export function attention(
   }
   const size = channels / heads
   const split = (x: Value, perm: readonly number[]): Value =>
-    g.transpose(g.reshape(x, [batch, x.shape[0]! / batch, heads, size]), perm)
+    g.transpose(g.reshape(x, [batch, x.shape[0] / batch, heads, size]), perm)
   const scale = g.floats(`scale[${size}]`, [], [1 / Math.sqrt(size)])
   const scores = matMul(g, split(g.multiply(q, scale), [0, 2, 1, 3]), split(k, [0, 2, 3, 1])) // (B, heads, S, T)
   const masked = mask ? g.add(scores, mask) : scores

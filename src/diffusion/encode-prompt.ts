@@ -1,0 +1,124 @@
+// Prompts → what the UNet is conditioned on, as SDXL does it (arXiv 2307.01952, section 2.1): hidden states of both text
+// encoders side by side, and the second one's pooled embedding.
+import type { TextEncoder } from '#engine/networks/text-encoder.ts'
+import { tensor, zeros, type Tensor } from '#tensor/tensor.ts'
+import { AppError } from '../errors.ts'
+import type { Networks, PipelineModel } from './networks.ts'
+import { chunkPrompt, padChunks, type PromptChunks } from './prompt/prompt-chunks.ts'
+import { applyTokenWeights } from './prompt/weighting.ts'
+
+export type Prompts = {
+  readonly prompt: string
+  /** Null copies `prompt`. */
+  readonly prompt2: string | null
+  readonly negativePrompt: string | null
+  readonly negativePrompt2: string | null
+  /** Layers skipped beyond SDXL's own one; null: none. */
+  readonly clipSkip: number | null
+}
+
+/** One prompt as the UNet takes it. */
+export type PromptEmbeds = {
+  /** (1, 77 · chunks, C1 + C2) */
+  readonly promptEmbeds: Tensor
+  /** (1, projectionDim) */
+  readonly pooledPromptEmbeds: Tensor
+}
+
+export type EncodedPrompts = { readonly positive: PromptEmbeds; readonly negative: PromptEmbeds | null }
+
+/** Hidden states (1, 77 · chunks, C) and the first chunk's pooled embedding. */
+type EncodedChunks = { readonly states: Tensor; readonly pooled: Tensor | null }
+
+/** SDXL is conditioned on the penultimate hidden states. */
+const penultimate = 1
+
+/** One prompt, cut into chunks for both encoders. */
+type ChunkPair = { readonly first: PromptChunks; readonly second: PromptChunks; readonly skipLayers: number }
+
+/** Encode the prompt, and the negative one when guidance needs it; all are padded to the same number of chunks. */
+export async function encodePrompts(
+  model: PipelineModel,
+  networks: Networks,
+  prompts: Prompts,
+  useGuidance: boolean,
+): Promise<EncodedPrompts> {
+  const chunk = (text: string, text2: string, skipLayers: number): ChunkPair => ({
+    first: chunkPrompt(model.tokenizer, text),
+    second: chunkPrompt(model.tokenizer2, text2),
+    skipLayers,
+  })
+  const positive = chunk(prompts.prompt, prompts.prompt2 ?? prompts.prompt, skippedLayers(model, prompts.clipSkip))
+  const negativeText = negativePrompts(prompts, model.forceZerosForEmptyPrompt)
+  const negative = useGuidance && negativeText ? chunk(...negativeText, penultimate) : null
+  const pairs = negative ? [positive, negative] : [positive]
+  const count = Math.max(...pairs.flatMap(({ first, second }) => [first.ids.length, second.ids.length]))
+
+  const embeds: PromptEmbeds[] = []
+  for (const { first, second, skipLayers } of pairs) {
+    const padded = padChunks(model.tokenizer, first, count)
+    const padded2 = padChunks(model.tokenizer2, second, count)
+    const { states } = await encodeChunks(await networks.textEncoder('textEncoder', { chunks: 1, skipLayers }), padded)
+    const encoder2 = await networks.textEncoder('textEncoder2', { chunks: 1, skipLayers })
+    const { states: states2, pooled } = await encodeChunks(encoder2, padded2)
+    embeds.push({ promptEmbeds: sideBySide(states, states2), pooledPromptEmbeds: pooled! })
+  }
+  const encoded = embeds[0]
+  if (!useGuidance) return { positive: encoded, negative: null }
+  return { positive: encoded, negative: embeds[1] ?? zerosLike(encoded) }
+}
+
+/** The two negative prompts, or null for zero embeddings: SDXL's meaning of "no negative prompt at all". */
+function negativePrompts(prompts: Prompts, forceZeros: boolean): [string, string] | null {
+  const { negativePrompt, negativePrompt2 } = prompts
+  if (negativePrompt === null && negativePrompt2 === null && forceZeros) return null
+  return [negativePrompt ?? '', negativePrompt2 ?? negativePrompt ?? '']
+}
+
+/** Layers to leave out of both encoders; diffusers counts clip_skip from the penultimate layer, and for the prompt only. */
+function skippedLayers(model: PipelineModel, clipSkip: number | null): number {
+  const layers = Math.min(model.textConfig.numHiddenLayers, model.textConfig2.numHiddenLayers)
+  const skipLayers = (clipSkip ?? 0) + penultimate
+  if (skipLayers > layers)
+    throw new AppError(
+      'bad_argument',
+      `clip_skip: ${clipSkip} is more than this model's ${layers}-layer text encoder allows (1 to ${layers - 1})`,
+    )
+  return skipLayers
+}
+
+/** Encode a prompt chunk by chunk, so that its numbers do not depend on how many there are; pooled is the first one's. */
+async function encodeChunks(encoder: TextEncoder, { ids, weights, eosIndexes }: PromptChunks): Promise<EncodedChunks> {
+  const states: Tensor[] = []
+  let pooled: Tensor | null = null
+  for (const [index, chunkIds] of ids.entries()) {
+    const encoded = await encoder.encode([chunkIds], [eosIndexes[index]])
+    states.push(applyTokenWeights(encoded.hiddenStates, [weights[index]]))
+    pooled ??= encoded.pooled
+  }
+  return { states: endToEnd(states), pooled }
+}
+
+/** n × (1, 77, C) → (1, 77·n, C) */
+function endToEnd(chunks: readonly Tensor[]): Tensor {
+  const [, length, channels] = chunks[0].shape as [number, number, number]
+  const data = new Float32Array(chunks.length * length * channels)
+  chunks.forEach((chunk, index) => data.set(chunk.data, index * length * channels))
+  return tensor([1, chunks.length * length, channels], data)
+}
+
+/** (1, T, A) and (1, T, B) → (1, T, A + B) */
+function sideBySide(a: Tensor, b: Tensor): Tensor {
+  const [, length, widthA] = a.shape as [number, number, number]
+  const widthB = b.shape[2]
+  const data = new Float32Array(length * (widthA + widthB))
+  for (let row = 0; row < length; row++) {
+    data.set(a.data.subarray(row * widthA, (row + 1) * widthA), row * (widthA + widthB))
+    data.set(b.data.subarray(row * widthB, (row + 1) * widthB), row * (widthA + widthB) + widthA)
+  }
+  return tensor([1, length, widthA + widthB], data)
+}
+
+function zerosLike(embeds: PromptEmbeds): PromptEmbeds {
+  return { promptEmbeds: zeros(embeds.promptEmbeds.shape), pooledPromptEmbeds: zeros(embeds.pooledPromptEmbeds.shape) }
+}

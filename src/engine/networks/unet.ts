@@ -1,0 +1,69 @@
+import type { Tensor } from '#tensor/tensor.ts'
+import type { Session } from '../backend.ts'
+import { timeProjection } from '../models/time-embedding.ts'
+import { unetGraph } from '../models/unet.ts'
+import type { UNetConfig } from '../models/unet-config.ts'
+import { createSession, type NetworkSource } from './network-source.ts'
+
+export type UNetOptions = {
+  readonly batch: number
+  /** Latent rows and columns. */
+  readonly height: number
+  readonly width: number
+  /** Tokens of the prompt: 77 a chunk. */
+  readonly textLength: number
+}
+
+/** What the noise prediction depends on beside latents and time. */
+export type UNetConditioning = {
+  /** (B, textLength, crossAttentionDim) */
+  readonly promptEmbeds: Tensor
+  /** Pooled text and time ids, (B, addEmbeddingInputDim), see {@link addEmbeds}. */
+  readonly addEmbeds: Tensor
+}
+
+/** A UNet that is loaded for one size. */
+export class UNet implements AsyncDisposable {
+  readonly config: UNetConfig
+  readonly batch: number
+  readonly #session: Session
+
+  private constructor(config: UNetConfig, batch: number, session: Session) {
+    this.config = config
+    this.batch = batch
+    this.#session = session
+  }
+
+  static async load(source: NetworkSource<UNetConfig>, options: UNetOptions): Promise<UNet> {
+    const { backend, config, precision } = source
+    const graph = unetGraph(config, {
+      ...options,
+      precision,
+      // onnxruntime's fused kernel answers wrongly on WebGPU at head sizes 32 and 64.
+      attention: backend.device === 'webgpu' ? 'plain' : 'fused',
+      loraTargets: new Set(),
+      controlResiduals: false,
+    })
+    return new UNet(config, options.batch, await createSession(source, graph, true))
+  }
+
+  /** The network's output for latents (B, inChannels, H, W) at a timestep: (B, outChannels, H, W). */
+  async predict(sample: Tensor, timestep: number, conditioning: UNetConditioning): Promise<Tensor> {
+    const outputs = await this.#session.run({
+      sample,
+      time_proj: timeProjection(this.config, timestep, this.batch),
+      encoder_hidden_states: conditioning.promptEmbeds,
+      add_embeds: conditioning.addEmbeds,
+    })
+    return outputs['noise_pred']
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#session.close()
+  }
+}
+
+/** Bytes of activations that one evaluation takes at its peak, about: 50 of the first feature map, as measured at 1024². */
+export function unetActivationBytes(config: UNetConfig, { batch, height, width }: UNetOptions): number {
+  return batch * config.downBlocks[0].channels * height * width * 4 * 50
+}

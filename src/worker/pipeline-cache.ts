@@ -1,0 +1,148 @@
+// What an engine process keeps between tasks: opened models, and networks that are loaded. A network is known by the
+// content hash of its component and the options of its graph, so another VAE leaves the UNet where it is, and the same
+// weights in another file are not loaded again.
+import { stat } from 'node:fs/promises'
+import type { Backend, Precision } from '#engine/backend.ts'
+import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
+import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
+import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
+import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
+import { componentHash, modelHash } from '#engine/weights/hash.ts'
+import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
+import { prepareWeights } from '#engine/weights/prepared-cache.ts'
+import type { EngineSettings, Progress } from './protocol.ts'
+
+/** A model's files, opened and hashed. */
+export type OpenModel = {
+  readonly checkpoint: Checkpoint
+  readonly hashes: ReadonlyMap<ComponentName, string>
+  /** The identity of the weights, whatever layout they are stored in. */
+  readonly modelHash: string
+}
+
+/** How one kind of network is loaded from a component. */
+export type NetworkRequest<Config, Options, Network> = {
+  readonly kind: 'textEncoder' | 'unet' | 'vaeDecoder'
+  readonly component: Component<Config>
+  readonly options: Options
+  load(source: NetworkSource<Config>, options: Options): Promise<Network>
+  /** Memory that it takes beside its weights, in bytes. */
+  readonly activationBytes: number
+}
+
+/** Memory that stays free for everything else on the machine, in bytes. */
+const reserveBytes = 512 << 20
+
+export class PipelineCache implements AsyncDisposable {
+  readonly settings: EngineSettings
+  readonly #backend: Backend
+  readonly #models = new Map<string, { readonly signature: string; readonly model: OpenModel }>()
+  /** In the order of use, the most recent last. */
+  readonly #networks = new Map<string, AsyncDisposable>()
+  readonly #freeBytes: () => number
+
+  /** `freeBytes` is what the machine, or this process's container, could still give. */
+  constructor(settings: EngineSettings, overrides: { freeBytes?: () => number } = {}) {
+    const { cacheDir, device, threads } = settings
+    this.settings = settings
+    this.#freeBytes = overrides.freeBytes ?? (() => process.availableMemory())
+    this.#backend = onnxruntimeBackend({ device, threads, externalDataRoot: externalDataRoot(cacheDir) })
+  }
+
+  /** The model at `path`; opened and hashed again when its files have changed. */
+  async open(path: string, onProgress: (progress: Progress) => void): Promise<OpenModel> {
+    const known = this.#models.get(path)
+    if (known && known.signature === (await signatureOf(known.model.checkpoint))) return known.model
+    const checkpoint = await openCheckpoint(path)
+    const signature = await signatureOf(checkpoint)
+    const hashes = new Map<ComponentName, string>()
+    for (const component of componentsOf(checkpoint)) {
+      const { name } = component
+      const report = (doneBytes: number, totalBytes: number): void =>
+        onProgress({ phase: 'hash', component: name, doneBytes, totalBytes })
+      hashes.set(name, await componentHash(component, { cacheDir: this.settings.cacheDir, onProgress: report }))
+    }
+    const model = { checkpoint, hashes, modelHash: modelHash(Object.fromEntries(hashes)) }
+    this.#models.set(path, { signature, model })
+    return model
+  }
+
+  /** A network of the model: from memory, or prepared, loaded and kept. */
+  async network<Config extends object, Options, Network extends AsyncDisposable>(
+    model: OpenModel,
+    request: NetworkRequest<Config, Options, Network>,
+    onProgress: (progress: Progress) => void,
+  ): Promise<Network> {
+    const { activationBytes, component, kind, options } = request
+    const hash = model.hashes.get(component.name)!
+    const precision = componentPrecision(component.name, this.settings.precision)
+    const key = `${kind} ${hash} ${precision} ${JSON.stringify(options)}`
+    const known = this.#networks.get(key)
+    if (known) {
+      this.#networks.delete(key)
+      this.#networks.set(key, known)
+      return known as Network
+    }
+    const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
+    const report = (doneBytes: number, totalBytes: number): void =>
+      onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })
+    const dtype = precision === 'fp16' ? 'F16' : 'F32'
+    const weights = await prepareWeights(component, hash, {
+      dtype,
+      cacheDir,
+      scratchDir,
+      limitBytes,
+      onProgress: report,
+    })
+    await this.makeRoom(activationBytes + privateWeightBytes(weights))
+    onProgress({ phase: 'load', component: component.name })
+    const network = await request.load(
+      { backend: this.#backend, config: component.config, weights, precision },
+      options,
+    )
+    this.#networks.set(key, network)
+    return network
+  }
+
+  /** Release networks, the least recently used first, until `neededBytes` are available; returns how many are then. */
+  async makeRoom(neededBytes: number): Promise<number> {
+    for (const [key, network] of this.#networks) {
+      if (this.#freeBytes() - reserveBytes >= neededBytes) break
+      this.#networks.delete(key)
+      await network[Symbol.asyncDispose]()
+    }
+    return this.#freeBytes() - reserveBytes
+  }
+
+  /** Kinds and options of the loaded networks, the least recently used first. */
+  get loaded(): string[] {
+    return [...this.#networks.keys()]
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const network of this.#networks.values()) await network[Symbol.asyncDispose]()
+    this.#networks.clear()
+  }
+}
+
+/** SDXL's VAE overflows in fp16 and takes little of the time: it stays in fp32. */
+function componentPrecision(name: ComponentName, precision: Precision): Precision {
+  return name === 'vae' ? 'fp32' : precision
+}
+
+function componentsOf({ textEncoder, textEncoder2, unet, vae }: Checkpoint): Component<object>[] {
+  return [textEncoder, textEncoder2, unet, vae].filter((component) => component !== null)
+}
+
+/** Size and time of every file that a model's weights lie in. */
+async function signatureOf(checkpoint: Checkpoint): Promise<string> {
+  const files = new Set<string>()
+  for (const { weights } of componentsOf(checkpoint))
+    for (const { source } of weights.values()) if ('file' in source) files.add(source.file)
+  const parts: string[] = []
+  for (const file of files) {
+    const { ino, mtimeNs, size } = await stat(file, { bigint: true })
+    parts.push(`${file} ${size} ${mtimeNs} ${ino}`)
+  }
+  return parts.sort().join('\n')
+}
