@@ -50,6 +50,7 @@ async function inspect(
     if (!component) continue
     componentHashes[component.name] = await componentHash(component, {
       cacheDir: settings.cacheDir,
+      scratchDir: settings.scratchDir,
       onProgress: (doneBytes, totalBytes) =>
         onProgress({ phase: 'hash', component: component.name, doneBytes, totalBytes }),
     })

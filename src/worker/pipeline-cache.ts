@@ -9,7 +9,7 @@ import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
-import { prepareWeights } from '#engine/weights/prepared-cache.ts'
+import { prepareWeights, type PreparedWeights } from '#engine/weights/prepared-cache.ts'
 import type { EngineSettings, Progress } from './protocol.ts'
 
 /** A model's files, opened and hashed. */
@@ -30,6 +30,9 @@ export type NetworkRequest<Config, Options, Network> = {
   readonly activationBytes: number
 }
 
+/** A network and its hold on the files that it is mapped from. */
+type LoadedNetwork = { readonly network: AsyncDisposable; readonly prepared: PreparedWeights }
+
 /** Memory that stays free for everything else on the machine, in bytes. */
 const reserveBytes = 512 << 20
 
@@ -38,7 +41,7 @@ export class PipelineCache implements AsyncDisposable {
   readonly #backend: Backend
   readonly #models = new Map<string, { readonly signature: string; readonly model: OpenModel }>()
   /** In the order of use, the most recent last. */
-  readonly #networks = new Map<string, AsyncDisposable>()
+  readonly #networks = new Map<string, LoadedNetwork>()
   readonly #freeBytes: () => number
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
@@ -55,12 +58,13 @@ export class PipelineCache implements AsyncDisposable {
     if (known && known.signature === (await signatureOf(known.model.checkpoint))) return known.model
     const checkpoint = await openCheckpoint(path)
     const signature = await signatureOf(checkpoint)
+    const { cacheDir, scratchDir } = this.settings
     const hashes = new Map<ComponentName, string>()
     for (const component of componentsOf(checkpoint)) {
       const { name } = component
       const report = (doneBytes: number, totalBytes: number): void =>
         onProgress({ phase: 'hash', component: name, doneBytes, totalBytes })
-      hashes.set(name, await componentHash(component, { cacheDir: this.settings.cacheDir, onProgress: report }))
+      hashes.set(name, await componentHash(component, { cacheDir, scratchDir, onProgress: report }))
     }
     const model = { checkpoint, hashes, modelHash: modelHash(Object.fromEntries(hashes)) }
     this.#models.set(path, { signature, model })
@@ -81,35 +85,41 @@ export class PipelineCache implements AsyncDisposable {
     if (known) {
       this.#networks.delete(key)
       this.#networks.set(key, known)
-      return known as Network
+      return known.network as Network
     }
     const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
     const report = (doneBytes: number, totalBytes: number): void =>
       onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })
     const dtype = precision === 'fp16' ? 'F16' : 'F32'
-    const weights = await prepareWeights(component, hash, {
+    const prepared = await prepareWeights(component, hash, {
       dtype,
       cacheDir,
       scratchDir,
       limitBytes,
       onProgress: report,
     })
-    await this.makeRoom(activationBytes + privateWeightBytes(weights))
-    onProgress({ phase: 'load', component: component.name })
-    const network = await request.load(
-      { backend: this.#backend, config: component.config, weights, precision },
-      options,
-    )
-    this.#networks.set(key, network)
-    return network
+    const { weights } = prepared
+    try {
+      await this.makeRoom(activationBytes + privateWeightBytes(weights))
+      onProgress({ phase: 'load', component: component.name })
+      const network = await request.load(
+        { backend: this.#backend, config: component.config, weights, precision },
+        options,
+      )
+      this.#networks.set(key, { network, prepared })
+      return network
+    } catch (error) {
+      prepared[Symbol.dispose]()
+      throw error
+    }
   }
 
   /** Release networks, the least recently used first, until `neededBytes` are available; returns how many are then. */
   async makeRoom(neededBytes: number): Promise<number> {
-    for (const [key, network] of this.#networks) {
+    for (const [key, loaded] of this.#networks) {
       if (this.#freeBytes() - reserveBytes >= neededBytes) break
       this.#networks.delete(key)
-      await network[Symbol.asyncDispose]()
+      await close(loaded)
     }
     return this.#freeBytes() - reserveBytes
   }
@@ -120,9 +130,14 @@ export class PipelineCache implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const network of this.#networks.values()) await network[Symbol.asyncDispose]()
+    for (const loaded of this.#networks.values()) await close(loaded)
     this.#networks.clear()
   }
+}
+
+async function close({ network, prepared }: LoadedNetwork): Promise<void> {
+  using _file = prepared
+  await network[Symbol.asyncDispose]()
 }
 
 /** SDXL's VAE overflows in fp16 and takes little of the time: it stays in fp32. */

@@ -6,6 +6,7 @@ import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import path from 'node:path'
 import { cacheFault, makeFolder } from '#engine/weights/cache-folder.ts'
+import { releaseLocks } from '#engine/weights/lock-notes.ts'
 
 /** After this time without a change, what another machine or container left behind counts as abandoned. */
 const foreignAgeMs = 24 * 60 * 60 * 1000
@@ -35,17 +36,24 @@ export async function createScratch(cacheDir: string): Promise<string> {
   return folder
 }
 
-/** Remove a folder made by {@link createScratch} with all that is in it; one that is gone already is fine. */
+/**
+ * Remove a folder made by {@link createScratch} with all that is in it, and the locks that its process held; one that is
+ * gone already is fine.
+ */
 export async function removeScratch(folder: string): Promise<void> {
-  await rm(folder, { recursive: true, force: true, maxRetries: 3, retryDelay: 100 })
+  await removeFolder(folder)
   ours.delete(path.basename(folder))
 }
 
 async function sweep(parent: string): Promise<void> {
   for (const name of await readdir(parent)) {
-    if (await isAbandoned(parent, name))
-      await rm(path.join(parent, name), { recursive: true, force: true, maxRetries: 3 })
+    if (await isAbandoned(parent, name)) await removeFolder(path.join(parent, name))
   }
+}
+
+async function removeFolder(folder: string): Promise<void> {
+  await releaseLocks(folder)
+  await rm(folder, { recursive: true, force: true, maxRetries: 3, retryDelay: 100 })
 }
 
 async function isAbandoned(parent: string, name: string): Promise<boolean> {

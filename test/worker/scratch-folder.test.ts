@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { noteLock } from '#engine/weights/lock-notes.ts'
 import { createScratch, removeScratch } from '#worker/scratch-folder.ts'
 
 let cacheDir: string
@@ -58,6 +59,18 @@ describe('scratch folders', () => {
     const second = await createScratch(cacheDir)
     expect([dead, foreignOld].map((folder) => existsSync(folder))).toEqual([false, false])
     expect([ours, alive, init, foreign, unknown, second].filter((folder) => !existsSync(folder))).toEqual([])
+  })
+
+  it('take the locks of their process with them, and no others', async () => {
+    const folder = await createScratch(cacheDir)
+    const [ours, theirs, given] = ['a', 'b', 'c'].map((name) => join(cacheDir, `${name}.lock`))
+    for (const lock of [ours, theirs]) await mkdir(lock)
+    await noteLock(folder, ours)
+    // Given back already, in the moment before the process died.
+    await noteLock(folder, given)
+    await removeScratch(folder)
+    expect([ours, theirs].map((lock) => existsSync(lock))).toEqual([false, true])
+    expect(await readdir(join(cacheDir, 'scratch'))).toEqual([])
   })
 
   it('of an earlier process with our own id are swept', async () => {

@@ -18,6 +18,8 @@ const pieceBytes = 4 * 1024 * 1024
 export type HashOptions = {
   /** Hashes are remembered here, in `hashes.json`; made when missing. */
   readonly cacheDir: string
+  /** An existing folder on the same file system, for the half-written index. */
+  readonly scratchDir: string
   /** Called after each piece that was read, with bytes; never when the hash was remembered. */
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
 }
@@ -43,7 +45,7 @@ export async function componentHash(component: Component<object>, options: HashO
   if ((await identityOf(component)) !== key)
     throw new AppError('bad_file', `${component.name}: its files were changed while they were read; try again`)
   try {
-    await remember(indexFile, key, hash)
+    await remember(indexFile, options.scratchDir, key, hash)
   } catch (error) {
     throw cacheFault(error, options.cacheDir)
   }
@@ -130,14 +132,15 @@ async function readIndex(file: string): Promise<Map<string, string>> {
 }
 
 /** Read, add, replace under a lock, so that two processes lose nothing of each other. */
-async function remember(file: string, key: string, hash: string): Promise<void> {
-  await withLock(file, async () => {
+async function remember(file: string, scratchDir: string, key: string, hash: string): Promise<void> {
+  await withLock(file, scratchDir, async () => {
     const index = await readIndex(file)
     index.delete(key)
     index.set(key, hash)
     const kept = [...index].slice(-indexLimit)
-    await writeFile(`${file}.new`, JSON.stringify(Object.fromEntries(kept), null, 1))
-    await rename(`${file}.new`, file)
+    const scratch = path.join(scratchDir, path.basename(file))
+    await writeFile(scratch, JSON.stringify(Object.fromEntries(kept), null, 1))
+    await rename(scratch, file)
   })
 }
 

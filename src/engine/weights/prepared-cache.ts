@@ -1,6 +1,6 @@
 // Weights in the format that the graphs compute in. A checkpoint that has it already is read where it lies; any other is
 // converted once into the cache folder, as one safetensors file a component, which onnxruntime then maps from disk.
-import { open, readdir, rename, rm, stat, statfs, utimes } from 'node:fs/promises'
+import { open, rename, rm, statfs, utimes } from 'node:fs/promises'
 import path from 'node:path'
 import { f32ToF16, toF32 } from '#tensor/dtype.ts'
 import {
@@ -15,6 +15,7 @@ import { cacheFault, makeFolder } from './cache-folder.ts'
 import { withLock } from './cache-lock.ts'
 import type { Component, StoredTensor, Weights } from './checkpoint.ts'
 import { componentHash } from './hash.ts'
+import { evictPrepared, holdPrepared } from './prepared-files.ts'
 import { inFileOrder, storedLength, streamTensors, type TensorPiece } from './tensor-stream.ts'
 
 /** Part of every cached file's name: raised when the same checkpoint has to be prepared differently. */
@@ -25,11 +26,9 @@ export const tokenTable = 'text_model.embeddings.token_embedding.weight'
 
 /** Stored bytes read at once; 8 MiB of fp16 become 16 MiB of fp32. */
 const pieceBytes = 8 * 1024 * 1024
-/** A file touched this recently may be about to be mapped by another process, and stays whatever the limit is. */
-const recentMs = 10_000
 
-/** The files that this process was given, which may be mapped. */
-const inUse = new Set<string>()
+/** Weights to compile a network from; dispose of them when the network is closed, so that their file may be evicted. */
+export type PreparedWeights = Disposable & { readonly weights: Weights }
 
 export type PrepareOptions = {
   readonly dtype: 'F32' | 'F16'
@@ -37,55 +36,60 @@ export type PrepareOptions = {
   readonly cacheDir: string
   /** An existing folder on the same file system for the half-written file. */
   readonly scratchDir: string
-  /** Above this total of prepared files the least recently used go, except those that this process uses. */
+  /** Above this total of prepared files the least recently used go, except those that are in use in this process. */
   readonly limitBytes: number
   /** Called after each piece that was converted, with bytes of the source; never when nothing is to be done. */
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
 }
 
 /**
- * The component's weights with every tensor in a file and in `dtype`, except the table of token embeddings, which stays as
- * it is stored. `hash` is the component's content hash (hash.ts), remembered in the same `cacheDir`. When that is so already, they are returned as they are; otherwise
- * they point into a file of the cache, made by the first caller while others wait. Map them soon: another process may
- * evict a file that was not used for ten seconds. Throws `disk_full`, `cache_unwritable`, `bad_file` when the source is
- * cut off or has changed, and `not_finite` when a weight is too large for fp16.
+ * The component's weights with every tensor in `dtype`, except the table of token embeddings, which stays as it is stored.
+ * `hash` is the component's content hash (hash.ts), remembered in the same `cacheDir`. When all are in `dtype` already,
+ * they are returned as they are; otherwise they point into a file of the cache, made by the first caller while others
+ * wait. Map them soon: another process may evict a file that was not used for ten seconds. `freeBytes` tells what the
+ * folder's disk has left. Throws `disk_full`, `cache_unwritable`, `bad_file` when the source is cut off or has changed,
+ * and `not_finite` when a weight is too large for fp16.
  */
 export async function prepareWeights(
   component: Component<object>,
   hash: string,
   options: PrepareOptions,
-): Promise<Weights> {
+  { freeBytes = freeDiskBytes }: { freeBytes?: (folder: string) => Promise<number> } = {},
+): Promise<PreparedWeights> {
   const { dtype } = options
   if (!/^[0-9a-f]{64}$/.test(hash)) throw new AppError('internal', `hash: "${hash}" is not 64 hexadecimal digits`)
   const converted = new Map([...component.weights].filter(([name]) => name !== tokenTable))
-  if ([...converted.values()].every((tensor) => tensor.dtype === dtype && 'file' in tensor.source))
-    return component.weights
+  // What lies in memory, because the file has it in another order, goes into the graph itself.
+  if ([...converted.values()].every((tensor) => tensor.dtype === dtype))
+    return { weights: component.weights, [Symbol.dispose]() {} }
 
   const entries = inFileOrder(converted)
   const layout = layoutSafetensors(entries.map(([name, { shape }]) => ({ name, dtype, shape })))
   const folder = path.resolve(options.cacheDir, 'weights')
   const target = path.join(folder, `${hash}-${dtype}-v${WEIGHTS_VERSION}.safetensors`)
+  const release = holdPrepared(target)
   try {
     if (!(await isUsable(target, layout))) {
       await makeFolder(folder)
-      await withLock(target, async () => {
+      await withLock(target, options.scratchDir, async () => {
         // Whoever had the lock before us has probably made the file.
         if (await isUsable(target, layout)) return
-        await makeRoom(component.name, folder, target, layout.size, options.limitBytes)
+        await makeRoom(component.name, target, layout.size, options.limitBytes, freeBytes)
         await write(component, hash, entries, layout, target, options)
       })
     }
-    inUse.add(target)
-    await evict(folder, options.limitBytes)
+    await evictPrepared(folder, options.limitBytes)
   } catch (error) {
+    release()
     throw cacheFault(error, folder)
   }
-  return new Map(
+  const weights = new Map(
     [...component.weights].map(([name, tensor]) => [
       name,
       name === tokenTable ? tensor : prepared(name, target, dtype, layout),
     ]),
   )
+  return { weights, [Symbol.dispose]: release }
 }
 
 function prepared(name: string, file: string, dtype: 'F32' | 'F16', layout: SafetensorsLayout): StoredTensor {
@@ -118,21 +122,25 @@ async function isUsable(target: string, layout: SafetensorsLayout): Promise<bool
 /** Throws `disk_full` unless `neededBytes` are free, after evicting what the limit would not keep anyway. */
 async function makeRoom(
   name: string,
-  folder: string,
   target: string,
   neededBytes: number,
   limitBytes: number,
+  freeBytes: (folder: string) => Promise<number>,
 ): Promise<void> {
+  const folder = path.dirname(target)
   // Absent, or damaged and of no use: its space is better used.
   await rm(target, { recursive: true, force: true })
   if ((await freeBytes(folder)) >= neededBytes) return
-  await evict(folder, limitBytes - neededBytes)
+  await evictPrepared(folder, limitBytes - neededBytes)
   const free = await freeBytes(folder)
   if (free < neededBytes)
-    throw new AppError('disk_full', `cache: preparing ${name} needs ${neededBytes} bytes, ${folder} has ${free} free`)
+    throw new AppError(
+      'disk_full',
+      `cache: preparing the ${name} needs ${Math.ceil(neededBytes / 1e6)} MB, ${folder} has ${Math.floor(free / 1e6)} MB free`,
+    )
 }
 
-async function freeBytes(folder: string): Promise<number> {
+async function freeDiskBytes(folder: string): Promise<number> {
   const { bavail, bsize } = await statfs(folder)
   return bavail * bsize
 }
@@ -172,7 +180,7 @@ async function write(
       await handle.datasync()
     }
     // Usually a few stat calls; without it a file replaced since it was hashed would be kept under the wrong name.
-    if ((await componentHash(component, { cacheDir })) !== hash)
+    if ((await componentHash(component, { cacheDir, scratchDir })) !== hash)
       throw new AppError('bad_file', `${component.name}: its files have changed since they were hashed; try again`)
     await rename(scratch, target)
     await syncFolder(path.dirname(target))
@@ -241,43 +249,4 @@ async function syncFolder(folder: string): Promise<void> {
   if (process.platform === 'win32') return
   await using handle = await open(folder, 'r')
   await handle.sync()
-}
-
-/** Remove the least recently used prepared files until their total is at most `limitBytes`. */
-async function evict(folder: string, limitBytes: number): Promise<void> {
-  const files = await preparedFiles(folder)
-  let total = files.reduce((sum, { size }) => sum + size, 0)
-  for (const { file, size, mtimeMs } of files.sort((a, b) => a.mtimeMs - b.mtimeMs)) {
-    if (total <= limitBytes) return
-    if (inUse.has(file) || Date.now() - mtimeMs < recentMs) continue
-    if (await removeUnlessMapped(file)) total -= size
-  }
-}
-
-async function preparedFiles(folder: string): Promise<{ file: string; size: number; mtimeMs: number }[]> {
-  const files: { file: string; size: number; mtimeMs: number }[] = []
-  for (const name of await readdir(folder)) {
-    if (!/^[0-9a-f]{64}-F(?:32|16)-v\d+\.safetensors$/.test(name)) continue
-    const file = path.join(folder, name)
-    try {
-      const { size, mtimeMs } = await stat(file)
-      files.push({ file, size, mtimeMs })
-    } catch (error) {
-      // Evicted by another process at the same time.
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    }
-  }
-  return files
-}
-
-/** POSIX lets a mapped file go and keeps its bytes for those who map it; Windows refuses, and then it stays. */
-async function removeUnlessMapped(file: string): Promise<boolean> {
-  try {
-    await rm(file, { force: true })
-    return true
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (process.platform === 'win32' && (code === 'EPERM' || code === 'EBUSY' || code === 'EACCES')) return false
-    throw error
-  }
 }

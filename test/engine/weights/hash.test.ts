@@ -1,7 +1,19 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { appendFileSync } from 'node:fs'
-import { copyFile, mkdtemp, open, readFile, rm, stat, symlink, truncate, utimes, writeFile } from 'node:fs/promises'
+import {
+  copyFile,
+  mkdir,
+  mkdtemp,
+  open,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -17,21 +29,24 @@ import { tinyModels, writeTinyBSingleFile } from '../../support/tiny-b-single-fi
 const original = join(tinyModels, 'tiny-b/vae/diffusion_pytorch_model.safetensors')
 let root: string
 let cacheDir: string
+let scratchDir: string
 let cacheCount = 0
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), 'hash-'))
+  scratchDir = join(root, 'scratch')
+  await mkdir(scratchDir)
 })
 beforeEach(() => {
   cacheDir = join(root, `cache-${cacheCount++}`)
 })
 afterAll(() => rm(root, { recursive: true }))
 
-const hashOf = (component: Component<object>): Promise<string> => componentHash(component, { cacheDir })
+const hashOf = (component: Component<object>): Promise<string> => componentHash(component, { cacheDir, scratchDir })
 
 /** The hash, and whether the weights were read for it. */
 async function hashAndReads(component: Component<object>): Promise<{ hash: string; bytesRead: number }> {
   let bytesRead = 0
-  const hash = await componentHash(component, { cacheDir, onProgress: (done) => (bytesRead = done) })
+  const hash = await componentHash(component, { cacheDir, scratchDir, onProgress: (done) => (bytesRead = done) })
   return { hash, bytesRead }
 }
 
@@ -193,9 +208,13 @@ describe('componentHash', () => {
     const script = `
       import { componentHash } from ${JSON.stringify(join(import.meta.dirname, '../../../src/engine/weights/hash.ts'))}
       import { componentOf } from ${JSON.stringify(join(import.meta.dirname, '../../support/component-of.ts'))}
-      await componentHash(await componentOf('vae', process.argv[1]), { cacheDir: process.argv[2] })`
+      await componentHash(await componentOf('vae', process.argv[1]), { cacheDir: process.argv[2], scratchDir: process.argv[3] })`
     await Promise.all(
-      files.map((file) => promisify(execFile)(process.execPath, ['--input-type=module', '-e', script, file, cacheDir])),
+      files.map(async (file) => {
+        const scratch = await mkdtemp(join(root, 'scratch-'))
+        const argv = ['--input-type=module', '-e', script, file, cacheDir, scratch]
+        await promisify(execFile)(process.execPath, argv)
+      }),
     )
     for (const file of files) expect((await hashAndReads(await componentOf('vae', file))).bytesRead).toBe(0)
   })
@@ -216,7 +235,7 @@ describe('componentHash', () => {
     const growing = await copyOf('growing.safetensors')
     const component = await componentOf('vae', growing)
     const onProgress = (): void => appendFileSync(growing, 'x')
-    await expect(componentHash(component, { cacheDir, onProgress })).rejects.toMatchObject({
+    await expect(componentHash(component, { cacheDir, scratchDir, onProgress })).rejects.toMatchObject({
       code: 'bad_file',
       message: expect.stringContaining('changed while'),
     })
@@ -226,6 +245,7 @@ describe('componentHash', () => {
     const component = await componentOf('vae', original)
     const options = {
       cacheDir: join(original, 'cache'),
+      scratchDir,
       onProgress: () => {
         throw new Error('read')
       },

@@ -1,4 +1,4 @@
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { closeSync, existsSync, openSync, writeSync } from 'node:fs'
 import {
   chmod,
@@ -9,6 +9,7 @@ import {
   readFile,
   rm,
   stat,
+  symlink,
   truncate,
   utimes,
   writeFile,
@@ -17,11 +18,19 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { cacheFault } from '#engine/weights/cache-folder.ts'
 import type { Component, StoredTensor, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
 import { componentHash } from '#engine/weights/hash.ts'
-import { prepareWeights, tokenTable, WEIGHTS_VERSION, type PrepareOptions } from '#engine/weights/prepared-cache.ts'
+import {
+  prepareWeights,
+  tokenTable,
+  WEIGHTS_VERSION,
+  type PreparedWeights,
+  type PrepareOptions,
+} from '#engine/weights/prepared-cache.ts'
 import { openSafetensors, readTensorBytes } from '#tensor/safetensors.ts'
 import { createScratch } from '#worker/scratch-folder.ts'
+import type { AppError } from '../../../src/errors.ts'
 import { componentOf } from '../../support/component-of.ts'
 import type { PrepareJob, PrepareOutcome } from '../../support/prepare-weights.ts'
 import { tinyModels } from '../../support/tiny-b-single-file.ts'
@@ -51,8 +60,16 @@ const options = (more: Partial<PrepareOptions> = {}): PrepareOptions => ({
 
 /** What the engine does with a component: hash it, then prepare it under that hash. */
 async function prepare(component: Component<object>, more: Partial<PrepareOptions> = {}): Promise<Weights> {
-  return prepareWeights(component, await componentHash(component, { cacheDir }), options(more))
+  return (await hold(component, more)).weights
 }
+
+/** The same, with the hold on the file. */
+async function hold(component: Component<object>, more: Partial<PrepareOptions> = {}): Promise<PreparedWeights> {
+  return prepareWeights(component, await hashOf(component), options(more))
+}
+
+const hashOf = (component: Component<object>, indexDir = cacheDir): Promise<string> =>
+  componentHash(component, { cacheDir: indexDir, scratchDir: join(root, 'scratch') })
 
 /** The one file that prepared weights are in. */
 function fileOf(weights: Weights): string {
@@ -123,7 +140,7 @@ async function prepareInProcess(job: Partial<PrepareJob>, wrapper: string[] = []
 describe('what is prepared', () => {
   it('gives weights of the wanted format in files as they are, and makes nothing', async () => {
     const component = await componentOf('unet', tinyA)
-    expect(await prepareWeights(component, anyHash, options())).toBe(component.weights)
+    expect((await prepareWeights(component, anyHash, options())).weights).toBe(component.weights)
     expect(existsSync(cacheDir)).toBe(false)
   })
 
@@ -158,10 +175,14 @@ describe('what is prepared', () => {
     expect(await differences(await prepare(component), component.weights, same)).toEqual([])
     const half = await prepare(component, { dtype: 'F16' })
     expect(await differences(half, component.weights, toHalf)).toEqual([])
-    // fp32 in memory only is prepared too: a graph can map nothing but files.
-    const f32 = inMemory({ a: { dtype: 'F32', values: Float32Array.of(1, 2), shape: [2] } })
-    const prepared = await prepare(f32)
-    expect(prepared.get('a')!.source).toHaveProperty('file')
+  })
+
+  it('leaves an fp32 model in its file for all that one of its tensors had to be transposed into memory', async () => {
+    const [matrix] = inMemory({ m: { dtype: 'F32', values: Float32Array.of(1, 2), shape: [2] } }).weights.values()
+    const { weights, ...rest } = await componentOf('textEncoder2', tinyA)
+    const component = { ...rest, weights: new Map([...weights, ['text_projection.weight', matrix]]) }
+    expect((await prepareWeights(component, anyHash, options())).weights).toBe(component.weights)
+    expect(existsSync(cacheDir)).toBe(false)
   })
 
   it('keeps pieces together when a tensor is longer than one', async () => {
@@ -191,7 +212,7 @@ describe('what is prepared', () => {
       config: {},
       weights: new Map([[tokenTable, weights.get(tokenTable)!]]),
     } as const
-    expect(await prepareWeights(table, anyHash, options())).toBe(table.weights)
+    expect((await prepareWeights(table, anyHash, options())).weights).toBe(table.weights)
   })
 
   it('refuses a weight that fp16 cannot hold, and leaves nothing', async () => {
@@ -210,7 +231,7 @@ describe('what is prepared', () => {
     const file = join(root, 'cut.safetensors')
     await copyFile(tinyB, file)
     const component = await componentOf('unet', file)
-    const hash = await componentHash(component, { cacheDir })
+    const hash = await hashOf(component)
     await truncate(file, 2_000_000)
     await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({
       code: 'bad_file',
@@ -227,7 +248,7 @@ describe('what is prepared', () => {
       const file = join(root, 'changing.safetensors')
       await copyFile(tinyB, file)
       const component = await componentOf('unet', file)
-      const hash = await componentHash(component, { cacheDir })
+      const hash = await hashOf(component)
       const { size } = await stat(file)
       const change = (): void => {
         const handle = openSync(file, 'r+')
@@ -323,14 +344,16 @@ describe('several processes', () => {
     expect(writers.size).toBe(1)
   })
 
-  it('survive one that is killed: its scratch is swept, its lock taken over', async () => {
+  it('survive one that is killed: its scratch is swept and its lock given back', async () => {
     await expect(prepareInProcess({ atFirstPiece: 'die' })).rejects.toMatchObject({ signal: 'SIGKILL' })
     const left = await leftovers()
+    expect(left.filter((name) => name.endsWith('.lock'))).toHaveLength(1)
     expect(left.filter((name) => /^scratch\/\d+-[0-9a-f]{8}-[0-9a-f]{12}$/.test(name))).toHaveLength(1)
     expect(left.filter((name) => name.endsWith('.safetensors'))).toEqual([])
 
     const scratchDir = await createScratch(cacheDir)
     expect(await readdir(join(cacheDir, 'scratch'))).toEqual([scratchDir.slice(join(cacheDir, 'scratch').length + 1)])
+    expect((await leftovers()).filter((name) => name.startsWith('weights/'))).toEqual([])
     const { wrote, files } = await prepareInProcess({})
     expect(wrote).toBe(true)
     expect((await leftovers()).filter((name) => name.startsWith('weights/'))).toEqual([
@@ -340,19 +363,19 @@ describe('several processes', () => {
 })
 
 describe('a bad disk', () => {
-  const inNamespace = ['unshare', '-Urm', 'bash', '-c']
-  // Some containers forbid new namespaces; the limit of the file size below works everywhere.
-  const canMount = spawnSync(inNamespace[0], [...inNamespace.slice(1), 'mount -t tmpfs tmpfs /mnt']).status === 0
-  /** Runs the job on a disk of `size`, after `first` in the cache folder, and shows what is on it afterwards. */
-  const onDisk = async (
-    size: string,
-    job: Partial<PrepareJob>,
-    first = 'true',
-  ): Promise<PrepareOutcome & { left: string[] }> => {
-    await mkdir(cacheDir, { recursive: true })
-    const script = `mount -t tmpfs -o size=${size} tmpfs "$0" && (cd "$0" && ${first}) && "$@" && cd "$0" && find . -type f > ${root}/left`
-    const outcome = await prepareInProcess(job, [...inNamespace, script, cacheDir])
-    return { ...outcome, left: (await readFile(join(root, 'left'), 'utf8')).trim().split('\n').sort() }
+  /** What a disk of `size` bytes has left beside the prepared files. */
+  const diskOf = (size: number) => async (folder: string) => {
+    const names = (await readdir(folder)).filter((name) => name.endsWith('.safetensors'))
+    const sizes = await Promise.all(names.map(async (name) => (await stat(join(folder, name))).size))
+    return size - sizes.reduce((sum, bytes) => sum + bytes, 0)
+  }
+  /** Prepare tiny-b's UNet, of 9.9 MB in fp32, on a disk of `size` bytes. */
+  const prepareOnDisk = async (size: number, more: Partial<PrepareOptions> = {}): Promise<Weights> => {
+    const component = await componentOf('unet', tinyB)
+    const { weights } = await prepareWeights(component, await hashOf(component), options(more), {
+      freeBytes: diskOf(size),
+    })
+    return weights
   }
 
   it('that stops in the middle (file size limit) is full: one clear error, nothing left', async () => {
@@ -366,40 +389,44 @@ describe('a bad disk', () => {
     expect(await leftovers()).toEqual([])
   })
 
-  it.skipIf(!canMount)('too small is told before writing, with both numbers', async () => {
-    const { error, wrote, left } = await onDisk('6m', {})
-    expect(error?.code).toBe('disk_full')
-    expect(error?.message).toMatch(/preparing unet needs 9\d{6} bytes, .*weights has [56]\d{6} free/)
-    expect(wrote).toBe(false)
-    expect(left).toEqual(['./hashes.json'])
-  })
-
-  it.skipIf(!canMount)('filled by somebody else in the middle leaves nothing of ours', async () => {
-    const { error, wrote, left, scratch } = await onDisk('20m', { atFirstPiece: 'fill-disk' })
-    expect(error).toMatchObject({ code: 'disk_full', message: expect.stringContaining('(ENOSPC)') })
-    expect(wrote).toBe(true)
-    expect(scratch).toEqual([])
-    expect(left).toEqual(['./filler', './hashes.json'])
-  })
-
-  it.skipIf(!canMount)('too small makes room when the limit would evict anyway', async () => {
-    const old = `weights/${fileName('aa'.repeat(32))}`
-    const first = `mkdir weights && head -c 12000000 /dev/zero > ${old} && touch -d @1000 ${old}`
-    const kept = await onDisk('20m', { limitBytes: 30_000_000 }, first)
-    expect(kept.error?.code).toBe('disk_full')
-    expect(kept.left).toContain(`./${old}`)
-    const { error, files, left } = await onDisk('20m', { limitBytes: 15_000_000 }, first)
-    expect(error).toBeUndefined()
-    expect(left).toEqual(['./hashes.json', `.${files![0].slice(cacheDir.length)}`])
-  })
-
-  it.skipIf(!canMount)('that is read-only is told', async () => {
-    await mkdir(cacheDir, { recursive: true })
-    const readOnly = [...inNamespace, 'mount -t tmpfs -o ro tmpfs "$0" && "$@"', cacheDir]
-    expect((await prepareInProcess({}, readOnly)).error).toMatchObject({
-      code: 'cache_unwritable',
-      message: expect.stringContaining('EROFS'),
+  it('filled by somebody else in the middle leaves nothing of ours', async () => {
+    const component = await componentOf('unet', tinyB)
+    const hash = await hashOf(component)
+    // The half-written file, led to the device that is always full.
+    await symlink('/dev/full', join(root, 'scratch', fileName(hash)))
+    await expect(prepareWeights(component, hash, options())).rejects.toMatchObject({
+      code: 'disk_full',
+      message: expect.stringMatching(/no space left in .*weights \(ENOSPC\)/),
     })
+    expect(await leftovers()).toEqual([])
+  })
+
+  it('too small is told before writing, with both numbers', async () => {
+    const onProgress = (): void => {
+      throw new Error('wrote')
+    }
+    await expect(prepareOnDisk(6_000_000, { onProgress })).rejects.toMatchObject({
+      code: 'disk_full',
+      message: expect.stringMatching(/preparing the unet needs 10 MB, .*weights has 6 MB free$/),
+    })
+    expect(await leftovers()).toEqual([])
+  })
+
+  it('too small makes room when the limit would evict anyway', async () => {
+    const old = join(cacheDir, 'weights', fileName('aa'.repeat(32)))
+    await mkdir(join(cacheDir, 'weights'), { recursive: true })
+    await writeFile(old, new Uint8Array(12_000_000))
+    await utimes(old, 1000, 1000)
+    await expect(prepareOnDisk(20_000_000, { limitBytes: 30_000_000 })).rejects.toMatchObject({ code: 'disk_full' })
+    expect(existsSync(old)).toBe(true)
+    const file = fileOf(await prepareOnDisk(20_000_000, { limitBytes: 15_000_000 }))
+    expect(await leftovers()).toEqual([`weights/${basename(file)}`])
+  })
+
+  it('of the kernel, where nothing can be made, is told', async () => {
+    const component = await componentOf('unet', tinyB)
+    const place = options({ cacheDir: '/proc/sepia' })
+    await expect(prepareWeights(component, anyHash, place)).rejects.toMatchObject({ code: 'cache_unwritable' })
   })
 
   it('where the folder cannot be made is told', async () => {
@@ -412,11 +439,37 @@ describe('a bad disk', () => {
     })
   })
 
-  it.skipIf(process.getuid?.() === 0)('that we may not write to is told', async () => {
+  it('that we may not write to is told, when the system keeps us from it', async () => {
     await mkdir(cacheDir)
     await chmod(cacheDir, 0o500)
+    // The super-user may write all the same, and then so do we.
+    const refusal = await mkdir(join(cacheDir, 'probe')).then(
+      () => null,
+      (error: NodeJS.ErrnoException) => error.code,
+    )
     const component = await componentOf('unet', tinyB)
-    await expect(prepareWeights(component, anyHash, options())).rejects.toMatchObject({ code: 'cache_unwritable' })
+    const outcome = await prepareWeights(component, await hashOf(component, root), options()).then(
+      () => null,
+      (error: AppError) => error.message,
+    )
+    await chmod(cacheDir, 0o700)
+    expect(outcome).toBe(
+      refusal && `cache: cannot write in ${join(cacheDir, 'weights')} (${refusal}); choose another folder`,
+    )
+  })
+
+  it.each([
+    ['ENOSPC', 'disk_full'],
+    ['EDQUOT', 'disk_full'],
+    ['EFBIG', 'disk_full'],
+    ['EACCES', 'cache_unwritable'],
+    ['EPERM', 'cache_unwritable'],
+    ['EROFS', 'cache_unwritable'],
+  ])('%s means %s', (errno, code) => {
+    expect(cacheFault(Object.assign(new Error('from the disk'), { code: errno }), '/c')).toMatchObject({
+      code,
+      message: expect.stringContaining(`/c (${errno})`),
+    })
   })
 })
 
@@ -456,6 +509,25 @@ describe('the limit', () => {
     await utimes(join(cacheDir, 'weights', names[1]), new Date(), new Date())
     const mine = fileOf(await prepare(small, { limitBytes: 0 }))
     expect(await list()).toEqual([names[1], basename(other), basename(mine), 'notes.txt'].sort())
+  })
+
+  it('takes a file for evictable again when all who used it have let it go', async () => {
+    const values = new Float16Array([1])
+    const component = inMemory({ b: { dtype: 'F16', values, shape: [1] } })
+    const holds = [await hold(component), await hold(component)]
+    const file = fileOf(holds[0].weights)
+    const squeeze = async (): Promise<boolean> => {
+      await utimes(file, 1, 1)
+      await prepare(small, { limitBytes: 0 })
+      return existsSync(file)
+    }
+    expect(await squeeze()).toBe(true)
+    holds[0][Symbol.dispose]()
+    // Letting go twice takes nothing from the other.
+    holds[0][Symbol.dispose]()
+    expect(await squeeze()).toBe(true)
+    holds[1][Symbol.dispose]()
+    expect(await squeeze()).toBe(false)
   })
 
   it('counts files of older versions', async () => {
