@@ -1,54 +1,123 @@
-import { mkdir, readdir, utimes } from 'node:fs/promises'
-import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
-import { TextEncoder } from '#engine/networks/text-encoder.ts'
-import type { Component } from '#engine/weights/checkpoint.ts'
-import type { ClipTextConfig } from '#engine/models/clip-text-config.ts'
-import { PipelineCache, type OpenModel } from '#worker/pipeline-cache.ts'
-import { engineSettings } from './fixture-task.ts'
-import { temporaryFolder } from '../support/temporary-folder.ts'
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { PipelineCache } from '#worker/pipeline-cache.ts'
+import { runGenerate } from '#worker/run-generate.ts'
+import type { EngineSettings, GenerateTask, Progress } from '#worker/protocol.ts'
+import { copyTinyModel } from '../support/model-files.ts'
 import { tinyModels } from '../support/tiny-b-single-file.ts'
 
-const load = (pipelines: PipelineCache, model: OpenModel, component: Component<ClipTextConfig>): Promise<TextEncoder> =>
-  pipelines.network(
-    model,
+let folder: string
+let settings: EngineSettings
+
+beforeEach(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), 'sepia-pipelines-'))
+  const [cacheDir, scratchDir] = [path.join(folder, 'cache'), path.join(folder, 'scratch')]
+  await mkdir(scratchDir)
+  settings = { device: 'cpu', precision: 'fp32', threads: 1, cacheDir, cacheLimitBytes: 1e9, scratchDir }
+})
+afterEach(() => rm(folder, { recursive: true, force: true }))
+
+const task: GenerateTask = {
+  prompt: 'a red apple',
+  prompt2: null,
+  negativePrompt: null,
+  negativePrompt2: null,
+  width: 64,
+  height: 64,
+  numInferenceSteps: 2,
+  guidanceScale: 5,
+  sampler: 'DDIM',
+  seeds: [1],
+  clipSkip: null,
+  imageEncoding: 'png',
+}
+
+type Run = { loads: string[]; picture: Uint8Array; warnings: readonly string[]; modelHash: string }
+
+async function run(pipelines: PipelineCache, model: string, changes: Partial<GenerateTask> = {}): Promise<Run> {
+  const loads: string[] = []
+  let picture = new Uint8Array()
+  const { modelHash, warnings } = await runGenerate(
+    { ...task, ...changes },
+    { checkpoint: model },
     {
-      kind: 'textEncoder',
-      component,
-      options: { chunks: 1, skipLayers: 1 },
-      activationBytes: 0,
-      load: (...args) => TextEncoder.load(...args),
+      settings,
+      pipelines,
+      onProgress: (progress: Progress) => {
+        if (progress.phase === 'load') loads.push(progress.component)
+      },
+      onImage: async (_index, _seed, bytes) => {
+        picture = new Uint8Array(bytes)
+      },
     },
-    () => {},
   )
+  return { loads, picture, warnings, modelHash }
+}
 
-describe('the networks of a process that lives long', () => {
-  it('keep their prepared files while they are loaded, and no longer', async () => {
-    const cacheDir = await temporaryFolder('pipelines')
-    const scratchDir = join(cacheDir, 'scratch')
-    await mkdir(scratchDir)
-    const settings = { ...engineSettings(cacheDir), scratchDir, cacheLimitBytes: 0 }
-    await using pipelines = new PipelineCache(settings, { freeBytes: () => 1e12 })
-    const model = await pipelines.open(join(tinyModels, 'tiny-b'), () => {})
-    const { textEncoder, textEncoder2 } = model.checkpoint
+test('a second task of the same size loads nothing and gives the same bytes', async () => {
+  await using pipelines = new PipelineCache(settings)
+  const model = path.join(tinyModels, 'tiny-a')
+  const first = await run(pipelines, model)
+  expect(first.loads).toEqual(['textEncoder', 'textEncoder2', 'unet', 'vae'])
+  const second = await run(pipelines, model)
+  expect(second.loads).toEqual([])
+  expect(second.picture).toEqual(first.picture)
+})
 
-    /** The prepared files, all made to look as if they had not been used for long. */
-    const files = async (): Promise<string[]> => {
-      const names = await readdir(join(cacheDir, 'weights'))
-      for (const name of names) await utimes(join(cacheDir, 'weights', name), 1, 1)
-      return names
-    }
-    await load(pipelines, model, textEncoder!)
-    const [first] = await files()
-    await load(pipelines, model, textEncoder2)
-    expect(await files()).toHaveLength(2)
-    expect(pipelines.loaded).toHaveLength(2)
+test('another VAE keeps the UNet and the text encoders, and the model has another hash', async () => {
+  await using pipelines = new PipelineCache(settings)
+  const model = path.join(tinyModels, 'tiny-a')
+  const first = await run(pipelines, model)
+  const copy = await copyTinyModel('tiny-a')
+  const file = path.join(copy, 'vae/diffusion_pytorch_model.safetensors')
+  const bytes = await readFile(file)
+  bytes[bytes.length - 2] ^= 1
+  await writeFile(file, bytes)
+  const second = await run(pipelines, copy)
+  expect(second.loads).toEqual(['vae'])
+  expect(second.modelHash).not.toBe(first.modelHash)
+})
 
-    // Both are closed to make room; the limit is held again from the next network on.
-    await pipelines.makeRoom(1e13)
-    expect(pipelines.loaded).toEqual([])
-    await load(pipelines, model, textEncoder2)
-    expect(await files()).toEqual(expect.not.arrayContaining([first]))
-    expect(await files()).toHaveLength(1)
+test('a model whose files were replaced is opened again', async () => {
+  await using pipelines = new PipelineCache(settings)
+  const copy = await copyTinyModel('tiny-a')
+  const first = await run(pipelines, copy)
+  const file = path.join(copy, 'unet/diffusion_pytorch_model.safetensors')
+  const bytes = await readFile(file)
+  bytes[bytes.length - 2] ^= 1
+  await writeFile(`${file}.new`, bytes)
+  await copyFile(`${file}.new`, file)
+  await rm(`${file}.new`)
+  const second = await run(pipelines, copy)
+  expect(second.loads).toEqual(['unet'])
+  expect(second.modelHash).not.toBe(first.modelHash)
+  expect(Buffer.compare(second.picture, first.picture)).not.toBe(0)
+})
+
+test('when memory is short the least recently used networks go first', async () => {
+  let free = Infinity
+  await using pipelines = new PipelineCache(settings, { freeBytes: () => free })
+  const model = path.join(tinyModels, 'tiny-a')
+  await run(pipelines, model)
+  expect(pipelines.loaded.map((key) => key.split(' ')[0])).toEqual(['textEncoder', 'textEncoder', 'unet', 'vaeDecoder'])
+  await run(pipelines, model, { width: 96 })
+  expect(pipelines.loaded).toHaveLength(6)
+  free = 0
+  const { loads, warnings } = await run(pipelines, model, { height: 96 })
+  expect(loads).toEqual(['unet', 'vae'])
+  expect(pipelines.loaded.map((key) => key.split(' ')[0])).toEqual(['vaeDecoder'])
+  expect(warnings.join()).toContain('memory was short')
+})
+
+test('a picture of a single colour is a warning', async () => {
+  await using pipelines = new PipelineCache(settings)
+  const copy = await copyTinyModel('tiny-a')
+  const { editTensors } = await import('../support/model-files.ts')
+  await editTensors(path.join(copy, 'vae/diffusion_pytorch_model.safetensors'), (tensors) => {
+    for (const name of ['decoder.conv_out.weight', 'decoder.conv_out.bias']) tensors.get(name)!.bytes.fill(0)
   })
+  const { warnings } = await run(pipelines, copy)
+  expect(warnings).toEqual(['the picture of seed 1 has a single colour'])
 })
