@@ -17,8 +17,8 @@ function tableOf(header: string): string[][] {
 /** The code spans of a cell. */
 const spans = (cell: string): string[] => Array.from(cell.matchAll(/`([^`]+)`/g), ([, code]) => code)
 
-/** Room → the rooms it may import, and its packages, some of them in one file only. */
-const rooms: Record<string, { rooms: string[]; packages: Record<string, 'anywhere' | string> }> = Object.fromEntries(
+/** Room → the rooms it may import, and its packages: 'anywhere', or the one file that may import them. */
+const rooms: Record<string, { rooms: string[]; packages: Record<string, string> }> = Object.fromEntries(
   tableOf('room').map(([room, , mayImport, packages]) => [
     spans(room)[0],
     {
