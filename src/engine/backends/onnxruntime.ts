@@ -46,7 +46,8 @@ export async function probeProviders(): Promise<ProviderProbe[]> {
       await session.run({ x: { shape: [1], data: new Float32Array(1) } })
       probes.push({ device, loads: true, reason: null })
     } catch (error) {
-      probes.push({ device, loads: false, reason: error instanceof Error ? firstLine(error.message) : String(error) })
+      const reason = error instanceof AppError && error.cause !== undefined ? error.cause : error
+      probes.push({ device, loads: false, reason: nativeReason(reason) })
     }
   }
   return probes
@@ -78,10 +79,11 @@ async function createSession(
       },
     })
   } catch (error) {
+    if (device === 'cpu') throw backendError(error, 'backend_failed', 'a network cannot be loaded')
     throw backendError(
       error,
-      device === 'cpu' ? 'backend_failed' : 'device_unavailable',
-      `cannot load a network on ${device}`,
+      'device_unavailable',
+      `device: ${device} does not work here ("sepia doctor" tells what does)`,
     )
   }
 
@@ -122,11 +124,14 @@ function mapValues<A, B>(record: Readonly<Record<string, A>>, map: (value: A) =>
 }
 
 function backendError(error: unknown, code: 'backend_failed' | 'device_unavailable', what: string): AppError {
-  const message = firstLine(error instanceof Error ? error.message : String(error))
-  const outOfMemory = /bad_alloc|out of memory|Failed to allocate/i.test(message)
-  return new AppError(outOfMemory ? 'out_of_memory' : code, `${what}: ${message}`, { cause: error })
+  const reason = nativeReason(error)
+  const outOfMemory = /bad_alloc|out of memory|Failed to allocate/i.test(reason)
+  return new AppError(outOfMemory ? 'out_of_memory' : code, `${what}: ${reason}`, { cause: error })
 }
 
-function firstLine(message: string): string {
-  return message.trim().split('\n', 1)[0].slice(0, 500)
+/** The first line of the library's own message, without the place in its sources that it starts with. */
+function nativeReason(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error)
+  const line = message.trim().split('\n', 1)[0]
+  return line.replace(/^\S*\.(?:cc|h):\d+ .* was false\. /, '').slice(0, 300)
 }
