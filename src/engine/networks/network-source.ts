@@ -1,4 +1,4 @@
-import type { Backend, Precision, Session } from '../backend.ts'
+import type { Backend, Precision, Session, SessionOptions } from '../backend.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
 import type { Graph } from '../onnx/graph-builder.ts'
 import type { Weights } from '../weights/checkpoint.ts'
@@ -12,32 +12,32 @@ export type NetworkSource<Config> = {
 }
 
 /**
- * Bytes of weights above which they stay mapped from their files. Repacked weights run faster (at 512² by a sixth) but
- * cost as much private memory as the file is large, and seconds to load.
+ * Bytes of weights above which a UNet's stay mapped from their files. Repacked weights run faster (at 512² by a sixth)
+ * but cost as much private memory as the file is large, and seconds to load.
  */
-const inPlaceAboveBytes = 1 << 30
+const repackUpToBytes = 1 << 30
 
-/** Compile a graph over the source's weights. `keepActivations`: see SessionOptions. */
+/** Compile a graph over the source's weights. */
 export async function createSession(
   source: NetworkSource<unknown>,
   graph: Graph,
-  keepActivations: boolean,
+  options: SessionOptions,
 ): Promise<Session> {
-  return await source.backend.create(bindWeights(graph, source.weights), {
-    weightsInPlace: weightBytes(source.weights) > inPlaceAboveBytes,
-    keepActivations,
-  })
+  return await source.backend.create(bindWeights(graph, source.weights), options)
 }
 
-/** Bytes that a component's weights take in their files. */
+/** Whether weights are so large that repacking them costs more than it gains. */
+export function areLarge(weights: Weights): boolean {
+  return weightBytes(weights) > repackUpToBytes
+}
+
+/** Bytes of private memory that a component's weights may take: none where they stay mapped. */
+export function privateWeightBytes(weights: Weights): number {
+  return areLarge(weights) ? 0 : weightBytes(weights)
+}
+
 function weightBytes(weights: Weights): number {
   let total = 0
   for (const { source } of weights.values()) total += 'bytes' in source ? source.bytes.length : source.length
   return total
-}
-
-/** Bytes of private memory that loading a component's weights takes: none where they stay mapped. */
-export function privateWeightBytes(weights: Weights): number {
-  const bytes = weightBytes(weights)
-  return bytes > inPlaceAboveBytes ? 0 : bytes
 }

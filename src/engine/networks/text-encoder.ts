@@ -40,7 +40,12 @@ export class TextEncoder implements AsyncDisposable {
     if (!tokenTable) throw new AppError('missing_tensors', `text encoder: ${tokenEmbeddingKey} is missing`)
     const pooled = config.projectionDim !== null
     const graph = clipTextGraph(config, { precision, batch: options.chunks, skipLayers: options.skipLayers, pooled })
-    return new TextEncoder(config, tokenTable, await createSession(source, graph, false))
+    // It runs once a prompt: repacking its weights would take longer than it saves.
+    return new TextEncoder(
+      config,
+      tokenTable,
+      await createSession(source, graph, { weightsInPlace: true, keepActivations: false }),
+    )
   }
 
   /** Encode chunks of 77 token ids; `eosPositions` says where each chunk's text ends. */

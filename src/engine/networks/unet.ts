@@ -3,7 +3,7 @@ import type { Session } from '../backend.ts'
 import { timeProjection } from '../models/time-embedding.ts'
 import { unetGraph } from '../models/unet.ts'
 import type { UNetConfig } from '../models/unet-config.ts'
-import { createSession, type NetworkSource } from './network-source.ts'
+import { areLarge, createSession, type NetworkSource } from './network-source.ts'
 
 export type UNetOptions = {
   readonly batch: number
@@ -44,7 +44,11 @@ export class UNet implements AsyncDisposable {
       loraTargets: new Set(),
       controlResiduals: false,
     })
-    return new UNet(config, options.batch, await createSession(source, graph, true))
+    return new UNet(
+      config,
+      options.batch,
+      await createSession(source, graph, { weightsInPlace: areLarge(source.weights), keepActivations: true }),
+    )
   }
 
   /** The network's output for latents (B, inChannels, H, W) at a timestep: (B, outChannels, H, W). */

@@ -19,7 +19,7 @@ export class VaeDecoder implements AsyncDisposable {
     const { backend, config, precision } = source
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
     const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, height, width })
-    return new VaeDecoder(await createSession(source, graph, false))
+    return new VaeDecoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
   }
 
   /** Unscaled latents (1, latentChannels, h, w) → picture (1, 3, H, W), about −1..1. */
