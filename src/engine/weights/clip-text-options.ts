@@ -1,6 +1,6 @@
 // transformers' config.json of a CLIPTextModel or CLIPTextModelWithProjection.
 import type { ClipTextConfig } from '../models/clip-text-config.ts'
-import { choice, count, real, unsupported, type Options } from './config-options.ts'
+import { choice, count, fraction, layerCount, unsupported, type Options } from './config-options.ts'
 import type { TokenizerData } from './checkpoint.ts'
 
 /** Tokens in a chunk; SDXL's conditioning is made of such chunks. */
@@ -15,11 +15,11 @@ export function clipTextConfigOf(options: Options, withProjection: boolean): Cli
     vocabSize: count(options, 'vocab_size', 49_408),
     hiddenSize: count(options, 'hidden_size', 512),
     intermediateSize: count(options, 'intermediate_size', 2048),
-    numHiddenLayers: count(options, 'num_hidden_layers', 12),
+    numHiddenLayers: layerCount(options, 'num_hidden_layers', 12),
     numAttentionHeads: count(options, 'num_attention_heads', 8),
     maxPositionEmbeddings: count(options, 'max_position_embeddings', clipChunkLength),
     hiddenAct: choice(options, 'hidden_act', ['quick_gelu', 'gelu'], 'quick_gelu'),
-    layerNormEps: real(options, 'layer_norm_eps', 1e-5),
+    layerNormEps: fraction(options, 'layer_norm_eps', 1e-5),
     projectionDim: withProjection ? count(options, 'projection_dim', 512) : null,
   }
   if (config.maxPositionEmbeddings !== clipChunkLength)
@@ -35,7 +35,8 @@ export function clipTextConfigOf(options: Options, withProjection: boolean): Cli
  */
 export function checkEosToken(options: Options, tokenizer: TokenizerData): void {
   const id = count(options, 'eos_token_id', 49_407)
-  const highest = Math.max(...tokenizer.vocab.values())
+  // The ids are 0, 1, 2 … without gaps.
+  const highest = tokenizer.vocab.size - 1
   if (id !== tokenizer.eosTokenId && !(id === 2 && highest === tokenizer.eosTokenId))
     throw unsupported(options, 'eos_token_id', `the tokenizer's is ${tokenizer.eosTokenId}`)
 }

@@ -4,12 +4,23 @@ import { AppError } from '../../errors.ts'
 /** The options of one config file. */
 export type Options = { readonly file: string; readonly values: Readonly<Record<string, unknown>> }
 
-/** A whole number ≥ 1. */
+/** More than any network has of anything that a config counts: a larger number would only fill the memory. */
+const maxCount = 1_000_000
+/** More layers than any network has in one block, encoder or transformer. */
+const maxLayers = 1000
+
+/** A whole number from 1 to a million. */
 export function count(options: Options, key: string, fallback?: number): number {
   const value = present(options, key, fallback)
-  if (!Number.isSafeInteger(value) || (value as number) < 1)
-    throw malformed(options, key, 'a whole number of 1 or more')
-  return value as number
+  if (!isCount(value)) throw malformed(options, key, `a whole number from 1 to ${maxCount}`)
+  return value
+}
+
+/** A number of layers, 1 to 1000. */
+export function layerCount(options: Options, key: string, fallback?: number): number {
+  const value = present(options, key, fallback)
+  if (!isLayerCount(value)) throw malformed(options, key, `a whole number from 1 to ${maxLayers}`)
+  return value
 }
 
 /** A whole number ≥ 0. */
@@ -24,6 +35,13 @@ export function index(options: Options, key: string, fallback?: number): number 
 export function real(options: Options, key: string, fallback?: number): number {
   const value = present(options, key, fallback)
   if (typeof value !== 'number' || !Number.isFinite(value)) throw malformed(options, key, 'a number')
+  return value
+}
+
+/** A number above 0 and below 1, such as a variance or what guards a division. */
+export function fraction(options: Options, key: string, fallback: number): number {
+  const value = real(options, key, fallback)
+  if (value <= 0 || value >= 1) throw malformed(options, key, 'a number above 0 and below 1')
   return value
 }
 
@@ -42,12 +60,12 @@ export function choice<T extends string>(options: Options, key: string, allowed:
   return found
 }
 
-/** A list of whole numbers ≥ 1. */
-export function counts(options: Options, key: string): readonly number[] {
+/** The widths of a network's levels: 1 to 16 whole numbers from 1 to a million. */
+export function widths(options: Options, key: string): readonly number[] {
   const value = present(options, key)
-  if (!Array.isArray(value) || value.length === 0 || !value.every((item) => Number.isSafeInteger(item) && item >= 1))
-    throw malformed(options, key, 'a list of whole numbers of 1 or more')
-  return value as number[]
+  if (!Array.isArray(value) || value.length === 0 || value.length > 16 || !value.every(isCount))
+    throw malformed(options, key, `a list of up to 16 whole numbers from 1 to ${maxCount}`)
+  return value
 }
 
 /** One value for all of `length` blocks, or a list with a value for each; `fits` says whether a value is right. */
@@ -68,7 +86,12 @@ export function perBlock<T>(
 
 /** Whether a value counts something. */
 export function isCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && (value as number) >= 1
+  return Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= maxCount
+}
+
+/** Whether a value can be a number of layers. */
+export function isLayerCount(value: unknown): value is number {
+  return isCount(value) && value <= maxLayers
 }
 
 /**

@@ -1,7 +1,7 @@
 // The text encoders of a single file: the first under transformers' names, the second under OpenCLIP's.
 import { AppError } from '../../errors.ts'
 import type { ClipTextConfig } from '../models/clip-text-config.ts'
-import type { KeyMap, Shapes } from './ldm-keys.ts'
+import { maxLayers, shapeOfRank, type KeyMap, type Shapes } from './ldm-keys.ts'
 import { MissingTensorsError } from './match-weights.ts'
 
 /** Channels of one attention head in CLIP ViT-L and OpenCLIP ViT-bigG; single files cannot say it. */
@@ -35,7 +35,7 @@ export function readLdmClipText(shapes: Shapes): { config: ClipTextConfig; map: 
 export function readOpenClipText(shapes: Shapes, prefix: string): { config: ClipTextConfig; map: KeyMap } {
   const need = needs(shapes, 'textEncoder2', prefix)
   const [vocabSize, hiddenSize] = need('token_embedding.weight')
-  const transposed = shapes.get('text_projection')
+  const linear = shapes.has('text_projection.weight')
   const config: ClipTextConfig = {
     vocabSize,
     hiddenSize,
@@ -45,7 +45,7 @@ export function readOpenClipText(shapes: Shapes, prefix: string): { config: Clip
     maxPositionEmbeddings: need('positional_embedding')[0],
     hiddenAct: 'gelu',
     layerNormEps: 1e-5,
-    projectionDim: transposed?.[1] ?? shapes.get('text_projection.weight')?.[0] ?? need('text_projection')[1],
+    projectionDim: need(linear ? 'text_projection.weight' : 'text_projection')[linear ? 0 : 1],
   }
   return { config, map: openClipKeys }
 }
@@ -84,16 +84,18 @@ const openClipKeys: KeyMap = (name) => {
 
 function needs(shapes: Shapes, component: string, prefix: string): (name: string) => readonly number[] {
   return (name) => {
-    const shape = shapes.get(name)
-    if (shape === undefined) throw new MissingTensorsError(component, [prefix + name])
+    const shape = shapeOfRank(component, shapes, name, 2)
+    if (shape === null) throw new MissingTensorsError(component, [prefix + name])
     return shape
   }
 }
 
 function countLayers(shapes: Shapes, prefix: string): number {
   let layers = 0
-  for (const name of shapes.keys())
-    if (name.startsWith(prefix)) layers = Math.max(layers, Number.parseInt(name.slice(prefix.length), 10) + 1)
+  for (const name of shapes.keys()) {
+    const layer = name.startsWith(prefix) ? Number.parseInt(name.slice(prefix.length), 10) : -1
+    if (layer < maxLayers) layers = Math.max(layers, layer + 1)
+  }
   return layers
 }
 

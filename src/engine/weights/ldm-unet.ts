@@ -2,7 +2,7 @@
 // depths and widths are read off its modules, one after the other, so that pruned and uneven networks need no table.
 import { AppError } from '../../errors.ts'
 import type { UNetBlock, UNetConfig } from '../models/unet-config.ts'
-import type { KeyMap, Shapes } from './ldm-keys.ts'
+import { maxLayers, shapeOfRank, type KeyMap, type Shapes } from './ldm-keys.ts'
 import { MissingTensorsError } from './match-weights.ts'
 import { headsOf } from './unet-options.ts'
 
@@ -43,16 +43,16 @@ const fixedNames: Readonly<Record<string, string>> = {
 export function readLdmUNet(shapes: Shapes, conditioning: LdmConditioning): { config: UNetConfig; map: KeyMap } {
   const names = groupByModule(shapes)
   const modules: Modules = new Map()
-  const need = (name: string): readonly number[] => {
-    const shape = shapes.get(name)
-    if (shape === undefined) throw missing(name)
+  const need = (name: string, rank: number): readonly number[] => {
+    const shape = shapeOfRank('unet', shapes, name, rank)
+    if (shape === null) throw missing(name)
     return shape
   }
   const downBlocks = readDown(names, modules)
   const midBlock = readMiddle(names, modules)
   const upBlocks = readUp(names, modules)
-  const [timeEmbedDim, timeProjDim] = need('time_embed.0.weight')
-  const [, addEmbeddingInputDim] = need('label_emb.0.0.weight')
+  const [timeEmbedDim, timeProjDim] = need('time_embed.0.weight', 2)
+  const [, addEmbeddingInputDim] = need('label_emb.0.0.weight', 2)
   const additionTimeEmbedDim = (addEmbeddingInputDim - conditioning.pooledDim) / conditioning.timeIds
   if (!Number.isInteger(additionTimeEmbedDim) || additionTimeEmbedDim < 1)
     throw new AppError(
@@ -60,12 +60,12 @@ export function readLdmUNet(shapes: Shapes, conditioning: LdmConditioning): { co
       `unet: label_emb takes ${addEmbeddingInputDim} values, which is not the pooled text's ${conditioning.pooledDim} and ${conditioning.timeIds} time ids`,
     )
   const config: UNetConfig = {
-    inChannels: need('input_blocks.0.0.weight')[1],
-    outChannels: need('out.2.weight')[0],
+    inChannels: need('input_blocks.0.0.weight', 4)[1],
+    outChannels: need('out.2.weight', 4)[0],
     downBlocks,
     midBlock,
     upBlocks,
-    crossAttentionDim: firstOf(shapes, '.attn2.to_k.weight')[1],
+    crossAttentionDim: need(firstEnding(shapes, '.attn2.to_k.weight'), 2)[1],
     timeProjDim,
     timeEmbedDim,
     additionTimeEmbedDim,
@@ -75,7 +75,7 @@ export function readLdmUNet(shapes: Shapes, conditioning: LdmConditioning): { co
     flipSinToCos: true,
     freqShift: 0,
     resnetTimeScaleShift: timeScaleShift(shapes),
-    useLinearProjection: firstOf(shapes, '.proj_in.weight').length === 2,
+    useLinearProjection: shapes.get(firstEnding(shapes, '.proj_in.weight'))!.length === 2,
   }
   return { config, map: (name) => diffusersKeys(name, modules) }
 }
@@ -206,7 +206,7 @@ function kindOf(module: ReadonlyMap<string, unknown> | undefined): 'down' | 'up'
 
 function depthOf(module: ReadonlyMap<string, unknown>): number {
   const indexes = [...module.keys()].map((name) => Number(/^transformer_blocks\.(\d+)\./.exec(name)?.[1] ?? -1))
-  return Math.max(...indexes) + 1
+  return Math.max(-1, ...indexes.filter((index) => index < maxLayers)) + 1
 }
 
 /** Output channels of a resnet: the length of any tensor that has them first. */
@@ -214,19 +214,19 @@ function channelsOf(module: ReadonlyMap<string, readonly number[]>, prefix: stri
   for (const layer of ['out_layers.3', 'out_layers.0', 'in_layers.2'])
     for (const name of ['weight', 'bias']) {
       const shape = module.get(`${layer}.${name}`)
-      if (shape !== undefined) return shape[0]
+      if (shape !== undefined && shape.length > 0) return shape[0]
     }
   throw new AppError('wrong_architecture', `unet: model.diffusion_model.${prefix} is no residual block`)
 }
 
 function timeScaleShift(shapes: Shapes): UNetConfig['resnetTimeScaleShift'] {
-  const [embedded] = firstOf(shapes, 'input_blocks.1.0.emb_layers.1.weight')
-  const [channels] = firstOf(shapes, 'input_blocks.1.0.out_layers.3.weight')
+  const [embedded] = shapes.get(firstEnding(shapes, 'input_blocks.1.0.emb_layers.1.weight'))!
+  const [channels] = shapes.get(firstEnding(shapes, 'input_blocks.1.0.out_layers.3.weight'))!
   return embedded === channels * 2 ? 'scale_shift' : 'default'
 }
 
-function firstOf(shapes: Shapes, ending: string): readonly number[] {
-  for (const [name, shape] of shapes) if (name.endsWith(ending)) return shape
+function firstEnding(shapes: Shapes, ending: string): string {
+  for (const name of shapes.keys()) if (name.endsWith(ending)) return name
   throw missing(`*${ending}`)
 }
 

@@ -1,6 +1,6 @@
 // The autoencoder of a single file (names of CompVis' latent-diffusion) and of older diffusers folders.
 import type { VaeConfig } from '../models/vae-config.ts'
-import type { KeyMap, Shapes } from './ldm-keys.ts'
+import { shapeOfRank, type KeyMap, type Shapes } from './ldm-keys.ts'
 import { MissingTensorsError } from './match-weights.ts'
 
 /** SDXL's; single files cannot say it. */
@@ -12,8 +12,8 @@ const sdxlScalingFactor = 0.13025
  */
 export function readLdmVae(shapes: Shapes): { config: VaeConfig; map: KeyMap } {
   const need = (name: string): readonly number[] => {
-    const shape = shapes.get(name)
-    if (shape === undefined) throw new MissingTensorsError('vae', [`first_stage_model.${name}`])
+    const shape = shapeOfRank('vae', shapes, name, 4)
+    if (shape === null) throw new MissingTensorsError('vae', [`first_stage_model.${name}`])
     return shape
   }
   const names = [...shapes.keys()]

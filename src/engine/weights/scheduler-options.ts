@@ -1,6 +1,6 @@
 // diffusers' scheduler_config.json. Which algorithm runs is the user's choice of a sampler; what the model was trained
 // with stands here.
-import { choice, count, flag, index, real, unsupported, type Options } from './config-options.ts'
+import { choice, count, flag, fraction, index, unsupported, type Options } from './config-options.ts'
 import type { SchedulerConfig } from './checkpoint.ts'
 
 /** SDXL's own scheduler_config.json: for single files, and for options that a folder's file leaves out. */
@@ -28,8 +28,8 @@ export function schedulerConfigOf(options: Options): SchedulerConfig {
   const sdxl = sdxlSchedulerConfig
   return {
     numTrainTimesteps: count(options, 'num_train_timesteps', sdxl.numTrainTimesteps),
-    betaStart: real(options, 'beta_start', sdxl.betaStart),
-    betaEnd: real(options, 'beta_end', sdxl.betaEnd),
+    betaStart: fraction(options, 'beta_start', sdxl.betaStart),
+    betaEnd: fraction(options, 'beta_end', sdxl.betaEnd),
     betaSchedule: choice(options, 'beta_schedule', ['linear', 'scaled_linear'], sdxl.betaSchedule),
     predictionType: choice(options, 'prediction_type', ['epsilon', 'v_prediction', 'sample'], sdxl.predictionType),
     timestepSpacing: choice(options, 'timestep_spacing', ['leading', 'trailing', 'linspace'], sdxl.timestepSpacing),

@@ -3,14 +3,15 @@ import type { UNetBlock, UNetConfig } from '../models/unet-config.ts'
 import {
   choice,
   count,
-  counts,
   flag,
+  fraction,
   index,
   isCount,
+  isLayerCount,
   perBlock,
-  real,
   refuseOthers,
   unsupported,
+  widths,
 } from './config-options.ts'
 import type { Options } from './config-options.ts'
 
@@ -59,10 +60,12 @@ const required = {
  */
 export function unetConfigOf(options: Options): UNetConfig {
   refuseOthers(options, { read, free, required })
-  const channels = counts(options, 'block_out_channels')
+  const channels = widths(options, 'block_out_channels')
   const levels = channels.length
-  const layers = perBlock(options, 'layers_per_block', levels, isCount, 'a whole number', 2)
+  const layers = perBlock(options, 'layers_per_block', levels, isLayerCount, 'a whole number', 2)
   const heads = perBlock(options, 'attention_head_dim', levels, isCount, 'a whole number', 8)
+  if (channels.some((width, level) => width % heads[level] !== 0))
+    throw unsupported(options, 'attention_head_dim', `numbers of heads that divide ${channels.join(', ')} channels`)
   const crossDims = perBlock(options, 'cross_attention_dim', levels, isCount, 'a whole number', 1280)
   if (crossDims.some((dim) => dim !== crossDims[0]))
     throw unsupported(options, 'cross_attention_dim', 'one width for all blocks')
@@ -94,7 +97,7 @@ export function unetConfigOf(options: Options): UNetConfig {
     additionTimeEmbedDim: count(options, 'addition_time_embed_dim'),
     addEmbeddingInputDim: count(options, 'projection_class_embeddings_input_dim'),
     normNumGroups: count(options, 'norm_num_groups', 32),
-    normEps: real(options, 'norm_eps', 1e-5),
+    normEps: fraction(options, 'norm_eps', 1e-5),
     flipSinToCos: flag(options, 'flip_sin_to_cos', true),
     freqShift: index(options, 'freq_shift', 0),
     resnetTimeScaleShift: choice(options, 'resnet_time_scale_shift', ['default', 'scale_shift'], 'default'),
@@ -110,7 +113,7 @@ export function headsOf(transformers: readonly (number | null)[], heads: number)
 type Depth = number | readonly number[]
 
 function isDepth(value: unknown): value is Depth {
-  const isNumber = (item: unknown): boolean => Number.isSafeInteger(item) && (item as number) >= 0
+  const isNumber = (item: unknown): boolean => item === 0 || isLayerCount(item)
   return isNumber(value) || (Array.isArray(value) && value.length > 0 && value.every(isNumber))
 }
 

@@ -1,6 +1,6 @@
 // diffusers' config.json of an AutoencoderKL.
 import type { VaeConfig } from '../models/vae-config.ts'
-import { count, counts, flag, real, refuseOthers, unsupported, type Options } from './config-options.ts'
+import { count, flag, layerCount, real, refuseOthers, unsupported, widths, type Options } from './config-options.ts'
 
 const read = [
   'block_out_channels',
@@ -32,7 +32,7 @@ export function vaeConfigOf(options: Options): VaeConfig {
   if (name !== undefined && name !== 'AutoencoderKL')
     throw unsupported(options, '_class_name', 'supported: AutoencoderKL')
   refuseOthers(options, { read, free, required: { act_fn: ['silu', 'swish'] } })
-  const blockOutChannels = counts(options, 'block_out_channels')
+  const blockOutChannels = widths(options, 'block_out_channels')
   allOf(options, 'down_block_types', blockOutChannels.length, 'DownEncoderBlock2D')
   allOf(options, 'up_block_types', blockOutChannels.length, 'UpDecoderBlock2D')
   const latentChannels = count(options, 'latent_channels', 4)
@@ -44,7 +44,7 @@ export function vaeConfigOf(options: Options): VaeConfig {
     outChannels: count(options, 'out_channels', 3),
     latentChannels,
     blockOutChannels,
-    layersPerBlock: count(options, 'layers_per_block', 1),
+    layersPerBlock: layerCount(options, 'layers_per_block', 1),
     normNumGroups: count(options, 'norm_num_groups', 32),
     midBlockAddAttention: flag(options, 'mid_block_add_attention', true),
     useQuantConv: flag(options, 'use_quant_conv', true),

@@ -275,6 +275,18 @@ describe('a damaged or foreign single file', () => {
       'has the shape [640, 320], the network needs [640, 640]',
     ],
     [
+      'a shape of too few dimensions, where the structure is read',
+      (shapes) => ({ ...shapes, 'conditioner.embedders.1.model.token_embedding.weight': [1280] }),
+      'wrong_architecture',
+      'textEncoder2: tensor token_embedding.weight has the shape [1280], expected 2 dimensions',
+    ],
+    [
+      'a layer with an absurd number',
+      (shapes) => ({ ...shapes, 'conditioner.embedders.1.model.transformer.resblocks.999999999.ln_1.weight': [1280] }),
+      'wrong_architecture',
+      'textEncoder2: 1 tensor belongs to no part of the network',
+    ],
+    [
       'text of another width',
       (shapes) =>
         Object.fromEntries(
