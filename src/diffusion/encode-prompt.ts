@@ -3,6 +3,7 @@
 import type { TextEncoder } from '#engine/networks/text-encoder.ts'
 import { tensor, zeros, type Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../errors.ts'
+import { checkFinite } from './check-finite.ts'
 import type { Networks, PipelineModel } from './networks.ts'
 import { chunkPrompt, padChunks, type PromptChunks } from './prompt/prompt-chunks.ts'
 import { applyTokenWeights } from './prompt/weighting.ts'
@@ -36,6 +37,12 @@ const penultimate = 1
 /** One prompt, cut into chunks for both encoders. */
 type ChunkPair = { readonly first: PromptChunks; readonly second: PromptChunks; readonly skipLayers: number }
 
+/** Throws `bad_prompt` or `bad_argument` for what is wrong with the prompts, negative ones included, whether used or not. */
+export function checkPrompts(model: PipelineModel, prompts: Prompts): void {
+  chunkPositive(model, prompts)
+  chunkNegative(model, prompts)
+}
+
 /** Encode the prompt, and the negative one when guidance needs it; all are padded to the same number of chunks. */
 export async function encodePrompts(
   model: PipelineModel,
@@ -43,14 +50,8 @@ export async function encodePrompts(
   prompts: Prompts,
   useGuidance: boolean,
 ): Promise<EncodedPrompts> {
-  const chunk = (text: string, text2: string, skipLayers: number): ChunkPair => ({
-    first: chunkPrompt(model.tokenizer, text),
-    second: chunkPrompt(model.tokenizer2, text2),
-    skipLayers,
-  })
-  const positive = chunk(prompts.prompt, prompts.prompt2 ?? prompts.prompt, skippedLayers(model, prompts.clipSkip))
-  const negativeText = negativePrompts(prompts, model.forceZerosForEmptyPrompt)
-  const negative = useGuidance && negativeText ? chunk(...negativeText, penultimate) : null
+  const positive = chunkPositive(model, prompts)
+  const negative = useGuidance ? chunkNegative(model, prompts) : null
   const pairs = negative ? [positive, negative] : [positive]
   const count = Math.max(...pairs.flatMap(({ first, second }) => [first.ids.length, second.ids.length]))
 
@@ -61,6 +62,9 @@ export async function encodePrompts(
     const { states } = await encodeChunks(await networks.textEncoder('textEncoder', { chunks: 1, skipLayers }), padded)
     const encoder2 = await networks.textEncoder('textEncoder2', { chunks: 1, skipLayers })
     const { states: states2, pooled } = await encodeChunks(encoder2, padded2)
+    checkFinite(states, 'the output of the first text encoder')
+    checkFinite(states2, 'the output of the second text encoder')
+    checkFinite(pooled!, 'the pooled output of the second text encoder')
     embeds.push({ promptEmbeds: sideBySide(states, states2), pooledPromptEmbeds: pooled! })
   }
   const encoded = embeds[0]
@@ -68,11 +72,23 @@ export async function encodePrompts(
   return { positive: encoded, negative: embeds[1] ?? zerosLike(encoded) }
 }
 
+function chunkPositive(model: PipelineModel, { clipSkip, prompt, prompt2 }: Prompts): ChunkPair {
+  return {
+    first: chunkPrompt(model.tokenizer, prompt, 'prompt'),
+    second: chunkPrompt(model.tokenizer2, prompt2 ?? prompt, prompt2 === null ? 'prompt' : 'prompt_2'),
+    skipLayers: skippedLayers(model, clipSkip),
+  }
+}
+
 /** The two negative prompts, or null for zero embeddings: SDXL's meaning of "no negative prompt at all". */
-function negativePrompts(prompts: Prompts, forceZeros: boolean): [string, string] | null {
-  const { negativePrompt, negativePrompt2 } = prompts
-  if (negativePrompt === null && negativePrompt2 === null && forceZeros) return null
-  return [negativePrompt ?? '', negativePrompt2 ?? negativePrompt ?? '']
+function chunkNegative(model: PipelineModel, { negativePrompt, negativePrompt2 }: Prompts): ChunkPair | null {
+  if (negativePrompt === null && negativePrompt2 === null && model.forceZerosForEmptyPrompt) return null
+  const text2 = negativePrompt2 ?? negativePrompt ?? ''
+  return {
+    first: chunkPrompt(model.tokenizer, negativePrompt ?? '', 'negative_prompt'),
+    second: chunkPrompt(model.tokenizer2, text2, negativePrompt2 === null ? 'negative_prompt' : 'negative_prompt_2'),
+    skipLayers: penultimate,
+  }
 }
 
 /** Layers to leave out of both encoders; diffusers counts clip_skip from the penultimate layer, and for the prompt only. */

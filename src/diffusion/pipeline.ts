@@ -6,7 +6,7 @@ import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../errors.ts'
 import { decodeLatents } from './decode-latents.ts'
 import { denoise } from './denoise.ts'
-import { encodePrompts, type Prompts } from './encode-prompt.ts'
+import { checkPrompts, encodePrompts, type Prompts } from './encode-prompt.ts'
 import { prepareGuidance } from './guidance.ts'
 import type { Networks, PipelineModel } from './networks.ts'
 import { createScheduler } from './schedulers/create-scheduler.ts'
@@ -30,6 +30,13 @@ export type PipelineEvent =
   | { readonly phase: 'decode'; readonly image: number }
   /** (1, 3, H, W), about −1..1 */
   | { readonly phase: 'done'; readonly image: number; readonly picture: Tensor }
+
+/** Throws `bad_size`, `bad_prompt` or `bad_argument` for an order that this model cannot carry out, before any work. */
+export function checkInput(model: PipelineModel, input: PipelineInput): void {
+  latentSizeOf(model, input.width, input.height)
+  createScheduler(input.sampler, model.scheduler, input.numInferenceSteps)
+  checkPrompts(model, input)
+}
 
 /** Make one picture a seed, yielding before each phase, after each step, and each picture when it is there. */
 export async function* generate(
@@ -71,11 +78,13 @@ export async function* generate(
 function latentSizeOf(model: PipelineModel, width: number, height: number): { height: number; width: number } {
   const factor = vaeScaleFactor(model.vaeConfig)
   for (const [name, value] of Object.entries({ width, height })) {
-    if (value % factor !== 0)
-      throw new AppError(
-        'bad_size',
-        `${name}: ${value} is no multiple of ${factor}, which this model's VAE asks for; the nearest are ${Math.max(factor, Math.floor(value / factor) * factor)} and ${Math.ceil(value / factor) * factor}`,
-      )
+    if (value % factor === 0) continue
+    const below = Math.floor(value / factor) * factor
+    const nearest = below === 0 ? `the nearest is ${factor}` : `the nearest are ${below} and ${below + factor}`
+    throw new AppError(
+      'bad_size',
+      `${name}: ${value} is no multiple of ${factor}, which this model's VAE asks for; ${nearest}`,
+    )
   }
   return { height: height / factor, width: width / factor }
 }

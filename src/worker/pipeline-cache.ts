@@ -3,7 +3,7 @@
 // weights in another file are not loaded again.
 import { stat } from 'node:fs/promises'
 import type { Backend, Precision } from '#engine/backend.ts'
-import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
+import { onnxruntimeBackend, tryBackend } from '#engine/backends/onnxruntime.ts'
 import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
 import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
@@ -39,10 +39,12 @@ const reserveBytes = 512 << 20
 export class PipelineCache implements AsyncDisposable {
   readonly settings: EngineSettings
   readonly #backend: Backend
-  readonly #models = new Map<string, { readonly signature: string; readonly model: OpenModel }>()
+  readonly #checkpoints = new Map<string, { readonly signature: string; readonly checkpoint: Checkpoint }>()
+  readonly #models = new WeakMap<Checkpoint, OpenModel>()
   /** In the order of use, the most recent last. */
   readonly #networks = new Map<string, LoadedNetwork>()
   readonly #freeBytes: () => number
+  #tried: Promise<void> | null = null
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
   constructor(settings: EngineSettings, overrides: { freeBytes?: () => number } = {}) {
@@ -52,12 +54,23 @@ export class PipelineCache implements AsyncDisposable {
     this.#backend = onnxruntimeBackend({ device, threads, externalDataRoot: externalDataRoot(cacheDir) })
   }
 
-  /** The model at `path`; opened and hashed again when its files have changed. */
-  async open(path: string, onProgress: (progress: Progress) => void): Promise<OpenModel> {
-    const known = this.#models.get(path)
-    if (known && known.signature === (await signatureOf(known.model.checkpoint))) return known.model
+  /** The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. */
+  async checkpoint(path: string): Promise<Checkpoint> {
+    const known = this.#checkpoints.get(path)
+    if (known && known.signature === (await signatureOf(known.checkpoint))) return known.checkpoint
     const checkpoint = await openCheckpoint(path)
-    const signature = await signatureOf(checkpoint)
+    this.#checkpoints.set(path, { signature: await signatureOf(checkpoint), checkpoint })
+    return checkpoint
+  }
+
+  /** The model at `path` with the hashes of its weights, which are read for it the first time. */
+  async open(path: string, onProgress: (progress: Progress) => void): Promise<OpenModel> {
+    const checkpoint = await this.checkpoint(path)
+    const known = this.#models.get(checkpoint)
+    if (known) return known
+    // A device that does not work is told before the weights are read.
+    this.#tried ??= tryBackend(this.#backend)
+    await this.#tried
     const { cacheDir, scratchDir } = this.settings
     const hashes = new Map<ComponentName, string>()
     for (const component of componentsOf(checkpoint)) {
@@ -67,7 +80,7 @@ export class PipelineCache implements AsyncDisposable {
       hashes.set(name, await componentHash(component, { cacheDir, scratchDir, onProgress: report }))
     }
     const model = { checkpoint, hashes, modelHash: modelHash(Object.fromEntries(hashes)) }
-    this.#models.set(path, { signature, model })
+    this.#models.set(checkpoint, model)
     return model
   }
 
@@ -149,15 +162,20 @@ function componentsOf({ textEncoder, textEncoder2, unet, vae }: Checkpoint): Com
   return [textEncoder, textEncoder2, unet, vae].filter((component) => component !== null)
 }
 
-/** Size and time of every file that a model's weights lie in. */
+/** Size and time of every file that a model's weights lie in; a file that is gone has none. */
 async function signatureOf(checkpoint: Checkpoint): Promise<string> {
   const files = new Set<string>()
   for (const { weights } of componentsOf(checkpoint))
     for (const { source } of weights.values()) if ('file' in source) files.add(source.file)
   const parts: string[] = []
   for (const file of files) {
-    const { ino, mtimeNs, size } = await stat(file, { bigint: true })
-    parts.push(`${file} ${size} ${mtimeNs} ${ino}`)
+    try {
+      const { ino, mtimeNs, size } = await stat(file, { bigint: true })
+      parts.push(`${file} ${size} ${mtimeNs} ${ino}`)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+      parts.push(file)
+    }
   }
   return parts.sort().join('\n')
 }

@@ -1,11 +1,11 @@
 // One task in an engine process: from a resolved order to encoded pictures.
 import type { Networks } from '#diffusion/networks.ts'
-import { generate } from '#diffusion/pipeline.ts'
+import { checkInput, generate } from '#diffusion/pipeline.ts'
 import { TextEncoder } from '#engine/networks/text-encoder.ts'
 import { UNet, unetActivationBytes } from '#engine/networks/unet.ts'
 import { VaeDecoder, vaeDecodeBytes } from '#engine/networks/vae-decoder.ts'
 import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#image/codec.ts'
-import type { OpenModel, PipelineCache } from './pipeline-cache.ts'
+import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
 import { pngText } from './png-text.ts'
 import type { EngineSettings, GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
 import { Stopwatch } from './stopwatch.ts'
@@ -33,12 +33,15 @@ export async function runGenerate(
 ): Promise<GenerateResult> {
   const { onImage, onProgress, pipelines } = context
   const watch: Watch = new Stopwatch('load')
+  const model = textToImageModel(await pipelines.checkpoint(files.checkpoint))
+  // Everything that can be wrong with the order is told before the weights are read for the first time.
+  checkInput(model.pipeline, task)
   const opened = await pipelines.open(files.checkpoint, onProgress)
-  const model = textToImageModel(opened.checkpoint)
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, opened.modelHash))
   const stepMs: number[] = []
   const warnings: string[] = []
-  const networks = networksFor(opened, model, context, watch, warnings)
+  let current: Progress = { phase: 'encode' }
+  const networks = networksFor(opened, model, context, watch, warnings, () => onProgress(current))
 
   for await (const event of generate(model.pipeline, networks, task)) {
     if (event.phase === 'done') {
@@ -51,6 +54,7 @@ export async function runGenerate(
     } else {
       const elapsedMs = watch.enter(event.phase)
       if (event.phase === 'denoise' && event.step > 0) stepMs.push(elapsedMs)
+      current = event
       onProgress(event)
     }
   }
@@ -69,34 +73,53 @@ export async function runGenerate(
   }
 }
 
-/** The pipeline's networks, out of the cache; their loading is timed apart. */
+/** The pipeline's networks, out of the cache; their loading is timed apart, and `resume` tells of what goes on after it. */
 function networksFor(
   opened: OpenModel,
   { textEncoder, vae }: TextToImageModel,
   { onProgress, pipelines, settings }: GenerateContext,
   watch: Watch,
   warnings: string[],
+  resume: () => void,
 ): Networks {
   const { textEncoder2, unet } = opened.checkpoint
+  const load = <Config extends object, Options, Network extends AsyncDisposable>(
+    request: NetworkRequest<Config, Options, Network>,
+  ): Promise<Network> =>
+    watch.during('load', async () => {
+      let told = false
+      const network = await pipelines.network(opened, request, (progress) => {
+        told = true
+        onProgress(progress)
+      })
+      if (told) resume()
+      return network
+    })
   return {
     guidanceBatch: settings.device === 'cpu' ? 1 : 2,
     textEncoder: (which, options) =>
-      watch.during('load', () => {
-        const component = which === 'textEncoder' ? textEncoder : textEncoder2
-        const request = { kind: 'textEncoder', component, options, activationBytes: textActivationBytes } as const
-        return pipelines.network(opened, { ...request, load: (...args) => TextEncoder.load(...args) }, onProgress)
+      load({
+        kind: 'textEncoder',
+        component: which === 'textEncoder' ? textEncoder : textEncoder2,
+        options,
+        activationBytes: textActivationBytes,
+        load: (...args) => TextEncoder.load(...args),
       }),
     unet: (options) =>
-      watch.during('load', () => {
-        const activationBytes = unetActivationBytes(unet.config, options)
-        const request = { kind: 'unet', component: unet, options, activationBytes } as const
-        return pipelines.network(opened, { ...request, load: (...args) => UNet.load(...args) }, onProgress)
+      load({
+        kind: 'unet',
+        component: unet,
+        options,
+        activationBytes: unetActivationBytes(unet.config, options),
+        load: (...args) => UNet.load(...args),
       }),
     vaeDecoder: (options) =>
-      watch.during('load', () => {
-        const activationBytes = vaeDecodeBytes(vae.config, options)
-        const request = { kind: 'vaeDecoder', component: vae, options, activationBytes } as const
-        return pipelines.network(opened, { ...request, load: (...args) => VaeDecoder.load(...args) }, onProgress)
+      load({
+        kind: 'vaeDecoder',
+        component: vae,
+        options,
+        activationBytes: vaeDecodeBytes(vae.config, options),
+        load: (...args) => VaeDecoder.load(...args),
       }),
     async decodeEdgeLimit(size) {
       const available = await pipelines.makeRoom(vaeDecodeBytes(vae.config, size))

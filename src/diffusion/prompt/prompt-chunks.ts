@@ -16,13 +16,16 @@ export type PromptChunks = {
   readonly eosIndexes: readonly number[]
 }
 
-/** Tokens and weights of `text`. Throws bad_prompt above 8 chunks (600 tokens) or when a weight is beyond fp32. */
-export function chunkPrompt(tokenizer: ClipTokenizer, text: string): PromptChunks {
+/**
+ * Tokens and weights of `text`. Throws bad_prompt above 8 chunks (600 tokens) or when a weight is beyond fp32; the message
+ * calls the text `field`.
+ */
+export function chunkPrompt(tokenizer: ClipTokenizer, text: string, field = 'prompt'): PromptChunks {
   const tokens: number[] = []
   const weights: number[] = []
   for (const segment of parsePrompt(text)) {
     if (!Number.isFinite(Math.fround(segment.weight)))
-      throw new AppError('bad_prompt', `prompt: the brackets' weights multiply to ${segment.weight}, beyond ±3.4e38`)
+      throw new AppError('bad_prompt', `${field}: the brackets' weights multiply to ${segment.weight}, beyond ±3.4e38`)
     for (const id of tokenizer.encode(segment.text)) {
       tokens.push(id)
       weights.push(segment.weight)
@@ -32,7 +35,7 @@ export function chunkPrompt(tokenizer: ClipTokenizer, text: string): PromptChunk
   if (count > maxChunks)
     throw new AppError(
       'bad_prompt',
-      `prompt: ${tokens.length} tokens need ${count} chunks of ${tokensAChunk}; at most ${maxChunks} are allowed`,
+      `${field}: ${tokens.length} tokens need ${count} chunks of ${tokensAChunk}; at most ${maxChunks} are allowed`,
     )
   const starts = Array.from({ length: count }, (_, i) => i * tokensAChunk)
   return joinChunks(

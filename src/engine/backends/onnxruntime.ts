@@ -33,17 +33,21 @@ export function onnxruntimeBackend(options: OnnxruntimeOptions): Backend {
   }
 }
 
-/** Try a one-node graph on each provider. */
-export async function probeProviders(): Promise<ProviderProbe[]> {
+/** Run a one-node graph; throws `device_unavailable` where the backend's device does not work. */
+export async function tryBackend(backend: Backend): Promise<void> {
   const g = new GraphBuilder('probe', 'fp32')
   g.output('y', g.input('x', [1]))
   const model = bindWeights(g.finish(), new Map())
+  await using session = await backend.create(model, { weightsInPlace: false, keepActivations: false })
+  await session.run({ x: { shape: [1], data: new Float32Array(1) } })
+}
+
+/** Try each provider. */
+export async function probeProviders(): Promise<ProviderProbe[]> {
   const probes: ProviderProbe[] = []
   for (const device of devices) {
     try {
-      const backend = onnxruntimeBackend({ device, threads: 1, externalDataRoot: '/' })
-      await using session = await backend.create(model, { weightsInPlace: false, keepActivations: false })
-      await session.run({ x: { shape: [1], data: new Float32Array(1) } })
+      await tryBackend(onnxruntimeBackend({ device, threads: 1, externalDataRoot: '/' }))
       probes.push({ device, loads: true, reason: null })
     } catch (error) {
       const reason = error instanceof AppError && error.cause !== undefined ? error.cause : error
