@@ -6,8 +6,12 @@ import type { Progress } from '#worker/protocol.ts'
 import { formatBytes } from './doctor.ts'
 import type { Terminal } from './terminal.ts'
 
-/** A phase in words; `fraction` is null while nothing can be counted. */
-export type ProgressLine = { readonly label: string; readonly fraction: number | null; readonly detail: string }
+/** A phase in words; `fraction` is null while nothing can be counted; `details` are in the order of their worth. */
+export type ProgressLine = {
+  readonly label: string
+  readonly fraction: number | null
+  readonly details: readonly string[]
+}
 
 /** How progress is shown. */
 export type ProgressDisplay = Disposable & {
@@ -39,17 +43,17 @@ export class ProgressNarrator {
         return {
           label: `${verb} ${componentWords[progress.component]}`,
           fraction: totalBytes === 0 ? 1 : doneBytes / totalBytes,
-          detail: `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`,
+          details: [`${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`],
         }
       }
       case 'load':
-        return { label: `loading ${componentWords[progress.component]}`, fraction: null, detail: '' }
+        return { label: `loading ${componentWords[progress.component]}`, fraction: null, details: [] }
       case 'encode':
-        return { label: 'encoding the prompt', fraction: null, detail: '' }
+        return { label: 'encoding the prompt', fraction: null, details: [] }
       case 'denoise':
         return this.#tellStep(progress.image, progress.step, progress.of, elapsedMs)
       case 'decode':
-        return { label: `decoding ${this.#picture(progress.image)}`, fraction: null, detail: '' }
+        return { label: `decoding ${this.#picture(progress.image)}`, fraction: null, details: [] }
       default:
         return progress satisfies never
     }
@@ -59,12 +63,12 @@ export class ProgressNarrator {
     if (step > 0) this.#stepMs = [...this.#stepMs, elapsedMs].slice(-5)
     const meanMs = this.#stepMs.reduce((sum, ms) => sum + ms, 0) / this.#stepMs.length
     const stepsLeft = of - step + of * (this.#images - 1 - image)
-    const pace = this.#stepMs.length > 0 ? `  ${seconds(meanMs)} a step, ${duration(meanMs * stepsLeft)} left` : ''
-    return { label: this.#picture(image), fraction: step / of, detail: `step ${step} of ${of}${pace}` }
+    const pace = this.#stepMs.length > 0 ? [`${seconds(meanMs)}/step`, `${duration(meanMs * stepsLeft)} left`] : []
+    return { label: this.#picture(image), fraction: step / of, details: [`step ${step}/${of}`, ...pace] }
   }
 
   #picture(image: number): string {
-    return this.#images === 1 ? 'picture' : `picture ${image + 1} of ${this.#images}`
+    return this.#images === 1 ? 'picture' : `picture ${image + 1}/${this.#images}`
   }
 }
 
@@ -80,7 +84,7 @@ export function showProgress(terminal: Terminal, images: number, verbose: boolea
 class ProgressBar implements ProgressDisplay {
   readonly #bar: cliProgress.SingleBar
   readonly #narrator: ProgressNarrator
-  #line: ProgressLine = { label: 'starting', fraction: null, detail: '' }
+  #line: ProgressLine = { label: 'starting', fraction: null, details: [] }
   #phaseStartMs = Date.now()
 
   constructor(stream: NodeJS.WritableStream, images: number) {
@@ -88,8 +92,9 @@ class ProgressBar implements ProgressDisplay {
     this.#bar = new cliProgress.SingleBar({
       stream,
       clearOnComplete: true,
+      // Lines are cut to the width here: a terminal told not to wrap would stay so when this process is killed.
+      linewrap: true,
       fps: 8,
-      barsize: 24,
       format: (_options, { maxWidth }) => this.#render(maxWidth),
     })
     this.#bar.start(1, 0)
@@ -112,13 +117,25 @@ class ProgressBar implements ProgressDisplay {
   }
 
   #render(width: number): string {
-    const { label, fraction, detail } = this.#line
-    const cells = 24
-    const full = Math.round((fraction ?? 0) * cells)
-    const bar = fraction === null ? '' : `${'█'.repeat(full)}${'░'.repeat(cells - full)}  `
-    const elapsed = detail === '' ? duration(Date.now() - this.#phaseStartMs) : detail
-    return `${label}  ${bar}${elapsed}`.slice(0, Math.max(0, width - 1))
+    const { fraction, details } = this.#line
+    // While nothing moves, the seconds do.
+    const elapsed = fraction === null || fraction === 0 ? [duration(Date.now() - this.#phaseStartMs)] : []
+    return fitLine({ ...this.#line, details: [...details, ...elapsed] }, width - 1)
   }
+}
+
+/** A line of at most `width` columns: the label, the details that fit, and what is left, up to 24 columns, for a bar. */
+export function fitLine({ label, fraction, details }: ProgressLine, width: number): string {
+  let text = label
+  for (const [index, detail] of details.entries()) {
+    const longer = `${text}${index === 0 ? '  ' : ', '}${detail}`
+    if (longer.length > width) break
+    text = longer
+  }
+  const cells = Math.min(24, width - text.length - 2)
+  if (fraction === null || cells < 6) return text.slice(0, Math.max(0, width))
+  const full = Math.round(fraction * cells)
+  return `${label}  ${'█'.repeat(full)}${'░'.repeat(cells - full)}${text.slice(label.length)}`
 }
 
 /** A line for each phase that begins, for logs. */
@@ -133,11 +150,11 @@ class ProgressLog implements ProgressDisplay {
   }
 
   update(progress: Progress): void {
-    const { label, detail } = this.#narrator.tell(progress, Date.now())
+    const { label, details } = this.#narrator.tell(progress, Date.now())
     // Steps are worth a line each; pieces of a file are not.
     if (progress.phase !== 'denoise' && label === this.#lastLabel) return
     this.#lastLabel = label
-    this.#stream.write(`${label}${progress.phase === 'denoise' ? `  ${detail}` : ''}\n`)
+    this.#stream.write(`${label}${progress.phase === 'denoise' ? `  ${details.join(', ')}` : ''}\n`)
   }
 
   interrupt(write: () => void): void {

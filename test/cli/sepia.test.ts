@@ -71,7 +71,7 @@ function family(pid: number): number[] {
 /** Start a long picture and wait until the UNet is at work on its second step. */
 async function startLong(node?: string): Promise<Started & { readonly pids: readonly number[] }> {
   const started = start(['generate', 'a red apple', '--steps', '200', '--verbose', '-o', 'a.png'], node)
-  await timeUntil(() => started.stderr().includes('step 1 of 200'), 60_000)
+  await timeUntil(() => started.stderr().includes('step 1/200'), 60_000)
   return { ...started, pids: family(started.child.pid!) }
 }
 
