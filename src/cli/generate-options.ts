@@ -47,11 +47,13 @@ const promptLimit = 10_000
 /** Check the options that concern the machine rather than the picture. Throws `bad_argument`. */
 export function resolveEngine(options: Partial<EngineOptions>, config: Config): EngineOrder {
   const { precision = 'fp32', device = 'cpu', threads, cache, cacheLimit } = options
+  // More threads than cores wait for each other in busy loops.
+  const cores = availableParallelism()
   if (cache === '') throw new AppError('bad_argument', '--cache must be a folder, got ""')
   return {
     precision: oneOf('--precision', precision, precisions),
     device: oneOf('--device', device, devices),
-    threads: threads === undefined ? availableParallelism() : wholeNumber('--threads', threads, 1, 1024),
+    threads: threads === undefined ? cores : wholeNumber('--threads', threads, 1, cores),
     cacheDir: cache === undefined ? config.cacheDir : path.resolve(cache),
     cacheLimitBytes: cacheLimit === undefined ? config.cacheLimitBytes : byteSize('--cache-limit', cacheLimit),
   }

@@ -114,7 +114,7 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
     )
     .option('--precision <name>', 'arithmetic of the networks, fp32 or fp16', 'fp32')
     .option('--device <name>', 'cpu, cuda or webgpu', 'cpu')
-    .option('--threads <number>', 'of the CPU, 1 to 1024 (default: all usable cores)')
+    .option('--threads <number>', 'of the CPU, up to its usable cores (default: all of them)')
     .option('--cache <folder>', cacheHelp)
     .option('--cache-limit <size>', 'what the cache may grow to, such as 40GB (default: 64GB)')
     .option('--json', 'print one JSON object on stdout instead: {images, modelHash, timings, warnings} or {error}')

@@ -39,7 +39,7 @@ export async function runGenerate(
   const opened = await pipelines.open(files.checkpoint, onProgress)
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, opened.modelHash))
   const stepMs: number[] = []
-  const warnings: string[] = []
+  const warnings = ignoredByGuidance(task)
   let current: Progress = { phase: 'encode' }
   const networks = networksFor(opened, model, context, watch, warnings, () => onProgress(current))
 
@@ -125,7 +125,8 @@ function networksFor(
       const available = await pipelines.makeRoom(vaeDecodeBytes(vae.config, size))
       if (available >= vaeDecodeBytes(vae.config, size)) return null
       let edge = Math.max(size.height, size.width)
-      while (edge > minTileEdge && vaeDecodeBytes(vae.config, { height: edge, width: edge }) > available) edge -= 8
+      while (edge > minTileEdge && vaeDecodeBytes(vae.config, { height: edge, width: edge }) > available)
+        edge = Math.max(minTileEdge, edge - 8)
       warnings.push(`memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`)
       return edge
     },
@@ -134,6 +135,12 @@ function networksFor(
 
 async function encode(pixels: Pixels, task: GenerateTask, seed: number, modelHash: string): Promise<Uint8Array> {
   return task.imageEncoding === 'png' ? encodePng(pixels, pngText(task, seed, modelHash)) : encodeJpeg(pixels)
+}
+
+/** At a guidance scale of 1 or below the reference never looks at the negative prompt; the user is told. */
+function ignoredByGuidance({ guidanceScale, negativePrompt, negativePrompt2 }: GenerateTask): string[] {
+  if (guidanceScale > 1 || (negativePrompt === null && negativePrompt2 === null)) return []
+  return [`the negative prompt has no effect at a cfg of ${guidanceScale}, it needs one above 1`]
 }
 
 function isOneColour({ data }: Pixels): boolean {

@@ -1,5 +1,5 @@
 import { mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import path from 'node:path'
 import { PassThrough } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -117,7 +117,8 @@ describe('a command line that is wrong', () => {
     [['--seed', '-1'], '--seed must be a whole number from 0 to 4294967295, got "-1"'],
     [['--seed', '4294967296'], '--seed must be a whole number from 0 to 4294967295, got "4294967296"'],
     [['--clip-skip', '13'], '--clip-skip must be a whole number from 1 to 12, got "13"'],
-    [['--threads', '0'], '--threads must be a whole number from 1 to 1024, got "0"'],
+    [['--threads', '0'], `--threads must be a whole number from 1 to ${availableParallelism()}, got "0"`],
+    [['--threads', '100000'], `--threads must be a whole number from 1 to ${availableParallelism()}, got "100000"`],
     [['--precision', 'bf16'], '--precision must be one of fp32, fp16, got "bf16"'],
     [['--device', 'tpu'], '--device must be one of cpu, cuda, webgpu, got "tpu"'],
     [['--cache-limit', 'lots'], '--cache-limit must be a size such as 40GB or 512MiB, from 1MB to 1000TB, got "lots"'],

@@ -121,3 +121,11 @@ test('a picture of a single colour is a warning', async () => {
   const { warnings } = await run(pipelines, copy)
   expect(warnings).toEqual(['the picture of seed 1 has a single colour'])
 })
+
+test('a negative prompt that guidance does not use is a warning', async () => {
+  await using pipelines = new PipelineCache(settings)
+  const model = path.join(tinyModels, 'tiny-a')
+  const unused = await run(pipelines, model, { guidanceScale: 1, negativePrompt: 'green' })
+  expect(unused.warnings).toEqual(['the negative prompt has no effect at a cfg of 1, it needs one above 1'])
+  expect((await run(pipelines, model, { guidanceScale: 1.5, negativePrompt: 'green' })).warnings).toEqual([])
+})
