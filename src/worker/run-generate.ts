@@ -1,6 +1,7 @@
 // One task in an engine process: from a resolved order to encoded pictures.
 import type { Networks } from '#diffusion/networks.ts'
 import { checkInput, generate } from '#diffusion/pipeline.ts'
+import { vaeScaleFactor } from '#engine/models/vae-config.ts'
 import { TextEncoder } from '#engine/networks/text-encoder.ts'
 import { UNet, unetActivationBytes } from '#engine/networks/unet.ts'
 import { VaeDecoder, vaeDecodeBytes } from '#engine/networks/vae-decoder.ts'
@@ -22,8 +23,9 @@ type Watch = Stopwatch<'load' | 'encode' | 'denoise' | 'decode' | 'image'>
 
 /** Memory for the activations of a text encoder over 77 tokens, in bytes: small against everything else. */
 const textActivationBytes = 64 << 20
-/** The smallest tile that the VAE is asked for, in latents. */
-const minTileEdge = 32
+/** The smallest tile that is decoded when memory is short: below it there is too little picture round each pixel. */
+const minTilePixels = 256
+const minTileLatents = 8
 
 /** Make a task's pictures, handing over each one as soon as it is encoded. */
 export async function runGenerate(
@@ -124,9 +126,11 @@ function networksFor(
     async decodeEdgeLimit(size) {
       const available = await pipelines.makeRoom(vaeDecodeBytes(vae.config, size))
       if (available >= vaeDecodeBytes(vae.config, size)) return null
-      let edge = Math.max(size.height, size.width)
-      while (edge > minTileEdge && vaeDecodeBytes(vae.config, { height: edge, width: edge }) > available)
-        edge = Math.max(minTileEdge, edge - 8)
+      const smallest = Math.max(minTileLatents, Math.ceil(minTilePixels / vaeScaleFactor(vae.config)))
+      const longest = Math.max(size.height, size.width)
+      let edge = longest
+      while (edge > smallest && vaeDecodeBytes(vae.config, { height: edge, width: edge }) > available) edge -= 1
+      if (edge === longest) return null
       warnings.push(`memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`)
       return edge
     },

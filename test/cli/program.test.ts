@@ -207,7 +207,7 @@ describe('help', () => {
       const { code, stdout, stderr } = await run(argv)
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
       expect(stdout).toContain('Usage: sepia')
-      for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(120)
+      for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
     },
   )
 })

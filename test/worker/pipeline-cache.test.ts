@@ -105,7 +105,7 @@ test('when memory is short the least recently used networks go first', async () 
   await run(pipelines, model, { width: 96 })
   expect(pipelines.loaded).toHaveLength(6)
   free = 0
-  const { loads, warnings } = await run(pipelines, model, { height: 96 })
+  const { loads, warnings } = await run(pipelines, model, { height: 320 })
   expect(loads).toEqual(['unet', 'vae'])
   expect(pipelines.loaded.map((key) => key.split(' ')[0])).toEqual(['vaeDecoder'])
   expect(warnings.join()).toContain('memory was short')
