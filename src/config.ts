@@ -33,7 +33,7 @@ export function resolveConfig(env: Env, system = { platform: platform(), home: h
   return Object.freeze({
     modelPath: env.SEPIA_MODEL ? path.resolve(env.SEPIA_MODEL) : shippedModel,
     cacheDir: env.SEPIA_CACHE ? path.resolve(env.SEPIA_CACHE) : path.join(cacheHome(env, system), 'sepia'),
-    cacheLimitBytes: 64e9,
+    cacheLimitBytes: 64 * 2 ** 30,
   })
 }
 

@@ -94,7 +94,11 @@ export function resolveModel(model: string | undefined, config: Config): TaskFil
 }
 
 function checkedPrompt(name: string, text: string): string {
-  if (text.length > promptLimit)
-    throw new AppError('bad_prompt', `${name} must have at most ${promptLimit} characters, got ${text.length}`)
+  // A character is a code point, as it is for the programs that send prompts over HTTP.
+  const { length } = Array.from(text)
+  if (length > promptLimit)
+    throw new AppError('bad_prompt', `${name} must have at most ${promptLimit} characters, got ${length}`)
+  if (text.includes('\0') || !text.isWellFormed())
+    throw new AppError('bad_prompt', `${name} must be Unicode text without NUL characters`)
   return text
 }

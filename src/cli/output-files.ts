@@ -78,7 +78,8 @@ function proveWritable(folder: string): void {
     closeSync(openSync(probe, 'wx'))
     rmSync(probe)
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT')
+    // The kernel's own folders are there and answer the same to whoever wants to make a file in them.
+    if (errnoOf(error) === 'ENOENT' && !isFolder(folder))
       throw new AppError('output_unwritable', `--output: the folder ${folder} does not exist`, { cause: error })
     throw outputFault(error, folder)
   }

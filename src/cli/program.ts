@@ -1,6 +1,6 @@
 // The command line as commander knows it: commands, options, help, and what becomes of errors.
 import { readFileSync } from 'node:fs'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, Option } from 'commander'
 import { samplerNames } from '#diffusion/samplers.ts'
 import type { Config } from '../config.ts'
 import { AppError, type ErrorCode } from '../errors.ts'
@@ -13,7 +13,8 @@ import type { Terminal } from './terminal.ts'
 const programHelp = `
 Examples:
   sepia generate "a red apple on a light blue background"
-  sepia generate "a lighthouse at dusk" --model sd_xl_base_1.0.safetensors --seed 7 -o lighthouse.png
+  sepia generate "a lighthouse at dusk" --model sd_xl_base_1.0.safetensors \\
+    --seed 7 -o lighthouse.png
   sepia inspect sd_xl_base_1.0.safetensors
   sepia doctor
 
@@ -26,19 +27,26 @@ Examples:
   Four pictures in a folder, with the seeds 7, 8, 9 and 10:
     sepia generate "a lighthouse at dusk" --seed 7 --num 4 -o pictures/
   Another model, another sampler, a wide picture:
-    sepia generate "a quiet harbour, (morning fog:1.3)" -n "people, text" -m juggernaut.safetensors \\
-      --sampler DPM_PLUS_PLUS_2M_KARRAS --steps 25 --cfg 6 --width 1344 --height 768 -o harbour.jpg
+    sepia generate "a quiet harbour, (morning fog:1.3)" -n "people, text" \\
+      -m juggernaut.safetensors --sampler DPM_PLUS_PLUS_2M_KARRAS \\
+      --steps 25 --cfg 6 --width 1344 --height 768 -o harbour.jpg
   For a script:
     sepia generate "a red apple" --json | jq -r '.images[].path'
 
 Prompts:
-  (word) counts 1.1 times, ((word)) 1.21 times, (word:0.6) 0.6 times; write \\( and \\) for brackets themselves.
-  A prompt that begins with a dash goes after two dashes: sepia generate -- "-40 degrees".
+  (word) counts 1.1 times, ((word)) 1.21 times, (word:0.6) 0.6 times; write
+  \\( and \\) for brackets themselves. Up to 10000 characters, and up to 600
+  tokens (a short word is one); nothing is cut off. A prompt that begins with
+  a dash goes after two dashes: sepia generate -- "-40 degrees".
 
-A picture appears under its name only when it is complete. An existing file named by --output is replaced; a name
-chosen by sepia never is. Ctrl-C ends at once and leaves nothing behind.
+Pictures:
+  A picture appears under its name only when it is complete. An existing file
+  named by --output is replaced; a name chosen by sepia never is. Ctrl-C ends
+  at once and leaves nothing behind. A PNG carries its prompt, seed, sampler
+  and the hash of the model as text.
 
-Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 cancelled by Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 cancelled by
+Ctrl-C.
 Environment: SEPIA_MODEL (default of --model), SEPIA_CACHE (default of --cache).`
 
 const inspectHelp = `
@@ -46,7 +54,8 @@ Examples:
   sepia inspect sd_xl_base_1.0.safetensors
   sepia inspect models/pocket --json
 
-The hash does not depend on the layout: a single file and a folder with the same weights have the same one.`
+The hash does not depend on the layout: a single file and a folder with the same
+weights have the same one.`
 
 const cacheHelp = 'prepared weights and hashes (default: $SEPIA_CACHE, else sepia in your cache folder)'
 
@@ -101,22 +110,22 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
     .option('--prompt-2 <prompt>', 'another prompt for the second text encoder (default: the prompt)')
     .option('--negative-2 <prompt>', 'the same for --negative')
     .option('-s, --seed <number>', '0 to 4294967295; the same seed makes the same picture (default: random, printed)')
-    .option('--steps <number>', 'denoising steps, 1 to 200', '30')
-    .option('--cfg <number>', 'how strictly the prompt is followed, above 0 up to 50', '12')
-    .option('--sampler <name>', `one of ${samplerNames.join(', ')}`, 'DDIM')
-    .option('--width <pixels>', "a multiple of the model's factor, mostly 8", '1024')
-    .option('--height <pixels>', 'likewise', '1024')
-    .option('--num <number>', 'pictures, 1 to 16, with the seeds seed, seed+1, …', '1')
+    .addOption(withDefault('--steps <number>', 'denoising steps, 1 to 200', '30'))
+    .addOption(withDefault('--cfg <number>', 'how strictly the prompt is followed, above 0 up to 50', '12'))
+    .addOption(withDefault('--sampler <name>', `one of ${samplerNames.join(', ')}`, 'DDIM'))
+    .addOption(withDefault('--width <pixels>', "8 to 4096, a multiple of the model's factor, mostly 8", '1024'))
+    .addOption(withDefault('--height <pixels>', 'likewise', '1024'))
+    .addOption(withDefault('--num <number>', 'pictures, 1 to 16, with the seeds seed, seed+1, …', '1'))
     .option('--clip-skip <number>', 'leave out the last 1 to 12 layers of the text encoders')
     .option(
       '-o, --output <path>',
-      '.png or .jpg file (-1, -2, … with --num) or a folder (default: sepia-<seed>.png here)',
+      '.png or .jpg file (-1, -2, … with --num) or a folder that is there (default: sepia-<seed>.png here)',
     )
-    .option('--precision <name>', 'arithmetic of the networks, fp32 or fp16', 'fp32')
-    .option('--device <name>', 'cpu, cuda or webgpu', 'cpu')
+    .addOption(withDefault('--precision <name>', 'arithmetic of the networks, fp32 or fp16', 'fp32'))
+    .addOption(withDefault('--device <name>', 'cpu, cuda or webgpu; sepia doctor tells which work', 'cpu'))
     .option('--threads <number>', 'of the CPU, up to its usable cores (default: all of them)')
     .option('--cache <folder>', cacheHelp)
-    .option('--cache-limit <size>', 'what the cache may grow to, such as 40GB (default: 64GB)')
+    .option('--cache-limit <size>', 'what the cache may grow to, such as 40GB (default: 64GiB)')
     .option('--json', 'print one JSON object on stdout instead: {images, modelHash, timings, warnings} or {error}')
     .option('--verbose', "tell each phase and show the engine's own messages, on stderr")
     .addHelpText('after', generateHelp)
@@ -141,6 +150,11 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
     .action((options: DoctorOptions) => doctor(options, config(), terminal))
 
   return program
+}
+
+/** An option whose default --help shows without quotes. */
+function withDefault(flags: string, description: string, value: string): Option {
+  return new Option(flags, description).default(value, value)
 }
 
 function asAppError(error: unknown): AppError {

@@ -110,7 +110,7 @@ describe('a picture of the shipped model', () => {
   })
 })
 
-describe.runIf(process.platform !== 'win32')('an end from outside', () => {
+describe('an end from outside', () => {
   const endings: readonly [string, (pid: number) => void, number | null][] = [
     ['Ctrl-C, which reaches the whole group', (pid) => process.kill(-pid, 'SIGINT'), 130],
     ['SIGTERM to the outer process alone', (pid) => process.kill(pid, 'SIGTERM'), 143],
