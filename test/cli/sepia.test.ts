@@ -1,16 +1,16 @@
 // The command as users start it: bin/sepia.js in a process of its own, the shipped model, real signals.
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
+import { spawnSync, type ChildProcess } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
-import { fileURLToPath } from 'node:url'
 import sharp from 'sharp'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { bin, family, leftovers, makePlace, removePlace, startSepia } from '../support/sepia-command.ts'
+import type { Outcome, Place, Started } from '../support/sepia-command.ts'
 import { isRunning, timeUntil } from '../worker/fixture-task.ts'
 
-const bin = fileURLToPath(new URL('../../bin/sepia.js', import.meta.url))
 let cache: string
+let place: Place
 let folder: string
 let running: ChildProcess | undefined
 
@@ -18,10 +18,11 @@ beforeAll(() => {
   cache = mkdtempSync(path.join(tmpdir(), 'sepia-test-cache-'))
 })
 beforeEach(() => {
-  folder = mkdtempSync(path.join(tmpdir(), 'sepia-test-'))
+  place = makePlace(cache)
+  ;({ folder } = place)
   return () => {
     running?.kill('SIGKILL')
-    rmSync(folder, { recursive: true })
+    removePlace(place)
   }
 })
 afterAll(() => rmSync(cache, { recursive: true }))
@@ -37,36 +38,13 @@ const nodes = [
     .slice(0, 1),
 ]
 
-type Outcome = { readonly code: number | null; readonly stdout: string; readonly stderr: string }
-type Started = { readonly child: ChildProcess; readonly stderr: () => string; readonly ended: Promise<Outcome> }
-
-/** Start the command as the leader of a process group, as a shell does. */
-function start(argv: readonly string[], node = process.execPath): Started {
-  const child = spawn(node, [bin, ...argv], {
-    cwd: folder,
-    env: { ...process.env, SEPIA_CACHE: cache },
-    detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  running = child
-  let stdout = ''
-  let stderr = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => void (stdout += text))
-  child.stderr.setEncoding('utf8').on('data', (text: string) => void (stderr += text))
-  const ended = once(child, 'close').then(([code]) => ({ code: code as number | null, stdout, stderr }))
-  return { child, stderr: () => stderr, ended }
+function start(argv: readonly string[], node?: string): Started {
+  const started = startSepia(place, argv, { node })
+  running = started.child
+  return started
 }
 
 const sepia = (...argv: readonly string[]): Promise<Outcome> => start(argv).ended
-
-/** The process and its descendants, from the table of processes. */
-function family(pid: number): number[] {
-  const table = spawnSync('ps', ['-eo', 'pid=,ppid='], { encoding: 'utf8' }).stdout.trim().split('\n')
-  const rows = table.map((line) => line.trim().split(/\s+/).map(Number))
-  const found = [pid]
-  for (const parent of found) found.push(...rows.filter(([, ppid]) => ppid === parent).map(([child]) => child))
-  return found
-}
 
 /** Start a long picture and wait until the UNet is at work on its second step. */
 async function startLong(node?: string): Promise<Started & { readonly pids: readonly number[] }> {
@@ -99,7 +77,7 @@ describe('a picture of the shipped model', () => {
     expect(second.stderr).toBe('')
     expect(readFileSync(path.join(folder, 'sepia-1.png')).equals(bytes)).toBe(true)
     expect(readdirSync(folder).sort()).toEqual(['a.png', 'sepia-1.png'])
-    expect(readdirSync(path.join(cache, 'scratch'))).toEqual([])
+    expect(leftovers(place)).toEqual([])
   })
 
   it('has a size that suits the model, or the reason is told', async () => {
@@ -130,7 +108,7 @@ describe('an end from outside', () => {
       expect(readdirSync(folder)).toEqual([])
       // What a killed command leaves in the cache, the next one sweeps away.
       if (code === null) await sepia('inspect', path.join(bin, '..', '..', 'models', 'pocket'))
-      expect(readdirSync(path.join(cache, 'scratch'))).toEqual([])
+      expect(leftovers(place)).toEqual([])
     },
   )
 
@@ -143,7 +121,7 @@ describe('an end from outside', () => {
       '\nsepia: the engine process was killed from outside (SIGKILL), most likely because memory ran out\n',
     )
     expect(readdirSync(folder)).toEqual([])
-    expect(readdirSync(path.join(cache, 'scratch'))).toEqual([])
+    expect(leftovers(place)).toEqual([])
   })
 })
 

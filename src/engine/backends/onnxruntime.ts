@@ -18,6 +18,10 @@ export type OnnxruntimeOptions = {
 /** Whether onnxruntime's provider for a device loads on this machine, and the reason when it does not. */
 export type ProviderProbe = { readonly device: Device; readonly loads: boolean; readonly reason: string | null }
 
+// Its Linux builds report their use to Microsoft: they keep an identity and a database in the user's cache folder, leave
+// logs in the temporary one, and open connections. It is asked when the first session is made.
+process.env['ORT_DISABLE_TELEMETRY'] = '1'
+
 /** The library's version. */
 export const onnxruntimeVersion: string = env.versions.node ?? env.versions.common
 
