@@ -1,7 +1,7 @@
 // The command as users start it: bin/sepia.js in a process of its own, in a folder of its own, with all that it leaves.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -125,8 +125,9 @@ export async function jsonRefusal(
   return error
 }
 
-/** Files and empty folders below a folder, but for those that the command keeps there. */
+/** Files and empty folders below a folder, if it is there, but for those that the command keeps there. */
 function filesIn(folder: string): string[] {
+  if (!existsSync(folder)) return []
   const kept = new Set(['weights', 'scratch'])
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .map((entry) => ({ name: path.relative(folder, path.join(entry.parentPath, entry.name)), entry }))
