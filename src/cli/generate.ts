@@ -43,6 +43,11 @@ export async function generate(
     },
   })
   display[Symbol.dispose]()
-  if (options.json) terminal.stdout.write(`${JSON.stringify({ images, ...result })}\n`)
+  if (options.json) terminal.stdout.write(`${JSON.stringify({ images, ...result }, roundedTimes)}\n`)
   else for (const warning of result.warnings) terminal.stderr.write(`sepia: warning: ${warning}\n`)
+}
+
+/** Times to a tenth of a millisecond; all other numbers are whole. */
+function roundedTimes(_key: string, value: unknown): unknown {
+  return typeof value === 'number' ? Math.round(value * 10) / 10 : value
 }

@@ -41,7 +41,7 @@ export function renderInspection({ report, modelHash, componentHashes, unusable 
     ['File', report.path],
     ['Title', report.title],
     ['Is', report.architecture],
-    ['Usable', unusable ? `no: ${unusable.message}` : 'yes'],
+    ['Usable', unusable ? `no${reason(unusable.message, report)}` : 'yes'],
     ['Kind', report.kind],
     ['Layout', report.layout === 'diffusers' ? 'diffusers folder' : 'single file'],
     ['Size', formatBytes(report.sizeBytes)],
@@ -59,6 +59,12 @@ export function renderInspection({ report, modelHash, componentHashes, unusable 
   const told = rows.filter(([, value]) => value !== null)
   const width = Math.max(...told.map(([label]) => label.length)) + 2
   return told.map(([label, value]) => label.padEnd(width) + value).join('\n')
+}
+
+/** The reason without what two lines above say already. */
+function reason(message: string, { path, architecture }: InspectResult['report']): string {
+  const named = `file ${path} is ${architecture}; `
+  return message.startsWith(named) ? `; ${message.slice(named.length)}` : `: ${message}`
 }
 
 function count(parameters: number): string {

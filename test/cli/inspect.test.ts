@@ -69,7 +69,7 @@ describe('sepia inspect', () => {
     const { code, stdout } = await inspect(file)
     expect(code).toBe(0)
     expect(stdout).toMatch(/^Is .*LoRA/m)
-    expect(stdout).toMatch(/^Usable +no: .+$/m)
+    expect(stdout).toMatch(/^Usable +no; supported: Stable Diffusion XL$/m)
     expect(stdout).not.toMatch(/^Hash/m)
     expect(JSON.parse((await inspect(file, '--json')).stdout)).toMatchObject({
       usable: false,

@@ -23,6 +23,8 @@ const pipelines = ['', 'Img2Img', 'Inpaint'].map((name) => `StableDiffusionXL${n
 /** Open a diffusers folder. Throws `model_not_found`, `bad_file`, `wrong_architecture` or `missing_tensors`. */
 export async function openDiffusersFolder(path: string): Promise<Checkpoint> {
   const index = await readModelIndex(path)
+  if (!pipelines.some((name) => name === index.values['_class_name']))
+    throw unsupported(index, '_class_name', `supported: ${pipelines.join(', ')}`)
   const first = classOf(index, 'text_encoder', 'CLIPTextModel') ? await readText(path, 'textEncoder') : null
   need(index, 'text_encoder_2', 'CLIPTextModelWithProjection')
   const second = await readText(path, 'textEncoder2')
@@ -43,7 +45,8 @@ export async function openDiffusersFolder(path: string): Promise<Checkpoint> {
   }
 }
 
-async function readModelIndex(path: string): Promise<Options> {
+/** A folder's model_index.json; throws `model_not_found` when there is none, with a word about what the folder is. */
+export async function readModelIndex(path: string): Promise<Options> {
   const file = join(path, 'model_index.json')
   const values = await readOptionalJson(file)
   if (values === null) {
@@ -52,10 +55,7 @@ async function readModelIndex(path: string): Promise<Options> {
       config === null ? '' : ` (it is one network alone: ${String(config['_class_name'] ?? config['model_type'])})`
     throw new AppError('model_not_found', `folder ${path} is no diffusers model: model_index.json is missing${found}`)
   }
-  const options = { file, values }
-  if (!pipelines.some((name) => name === values['_class_name']))
-    throw unsupported(options, '_class_name', `supported: ${pipelines.join(', ')}`)
-  return options
+  return { file, values }
 }
 
 /** Whether the model has a component; one of another class than the given is an error. */

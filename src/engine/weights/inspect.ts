@@ -9,7 +9,7 @@ import { AppError } from '../../errors.ts'
 import type { Checkpoint, CheckpointKind, Component, ComponentName, SchedulerConfig } from './checkpoint.ts'
 import { describeArchitecture, describeClipText, describeUNet, describeVae } from './describe-networks.ts'
 import { isDirectory } from './folder-weights.ts'
-import { readJson } from './json-file.ts'
+import { readModelIndex } from './diffusers-folder.ts'
 import { MissingTensorsError } from './match-weights.ts'
 import { openCheckpoint } from './open-checkpoint.ts'
 import { recognise } from './recognise.ts'
@@ -94,7 +94,7 @@ async function fileBasics(path: string): Promise<Basics> {
 }
 
 async function folderBasics(path: string): Promise<Basics> {
-  const { _class_name: name } = await readJson(join(path, 'model_index.json'))
+  const { _class_name: name } = (await readModelIndex(path)).values
   const entries = await readdir(path, { withFileTypes: true })
   const folders = entries.filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
   let sizeBytes = 0
