@@ -23,18 +23,19 @@ beforeEach(() => {
 })
 afterAll(() => rm(cache, { recursive: true }))
 
-const order = (model: string, ...more: readonly string[]): string[] => [
-  ...['generate', 'a red apple', '-m', model, '--seed', '1', '--steps', '2', '--width', '64', '--height', '64'],
-  ...['-o', 'a.png', ...more],
-]
-
-/** Run with the model and check that the refusal is this one, with the exit code of a failure. */
-async function refused(model: string, message: RegExp, ...more: readonly string[]): Promise<void> {
-  const refusal1 = await refusal(place, order(model, ...more))
-  expect(refusal1.message).toMatch(message)
-  expect(refusal1.code).toBe(1)
+const order = (model: string, ...more: readonly string[]): string[] => {
+  const size = ['--width', '64', '--height', '64']
+  return ['generate', 'a red apple', '-m', model, '--seed', '1', '--steps', '2', ...size, '-o', 'a.png', ...more]
 }
 
+/** The line with which the command refuses a model, checked to end it with the exit code of a failure. */
+async function refusalOf(model: string): Promise<string> {
+  const { code, message } = await refusal(place, order(model))
+  expect(code).toBe(1)
+  return message
+}
+
+// The other ways in which a header can be wrong are in test/tensor/safetensors.test.ts.
 describe('a damaged file', () => {
   const tensor = { dtype: 'F32', shape: [2, 2], data_offsets: [0, 16] }
   const header = (...changes: readonly object[]): string => JSON.stringify({ a: Object.assign({}, tensor, ...changes) })
@@ -47,7 +48,6 @@ describe('a damaged file', () => {
   }
 
   it.each<[string, Buffer, RegExp]>([
-    ['empty', Buffer.alloc(0), /has 0 bytes, and a safetensors file has at least 8$/],
     ['cut in its header', file(header()).subarray(0, 40), /is cut short or not safetensors: a header of \d+ bytes/],
     ['cut in its data', file(header(), undefined, 15), /is cut short: its tensors end at \d+, the file at \d+$/],
     ['with bytes behind its end', file(header(), undefined, 17), /has bytes that belong to no tensor/],
@@ -55,8 +55,6 @@ describe('a damaged file', () => {
     ['with a header length beyond all limits', file(header(), 2 ** 40), /its header would have 1099511627776 bytes/],
     ['with a header length of 0', file(header(), 0), /a header of 0 bytes/],
     ['with a header length that cuts the JSON', file(header(), 20), /has a header that is not JSON$/],
-    ['with a header that is a list', file('[]'), /its header does not start with "\{"$/],
-    ['with a header that is not UTF-8', file('{"\xff":1}'), /has a header that is not UTF-8$/],
     [
       'with two tensors of one name',
       file(`{"a":${JSON.stringify(tensor)},"\\u0061":${JSON.stringify(tensor)}}`),
@@ -68,33 +66,24 @@ describe('a damaged file', () => {
       file(JSON.stringify({ a: tensor, b: { ...tensor, data_offsets: [8, 24] } }), undefined, 24),
       /has an overlap at tensor "b"/,
     ],
-    ['with offsets that go back', file(header({ data_offsets: [16, 0] })), /data_offsets that are not \[start, end\]$/],
     ['with a shape of another size', file(header({ shape: [2, 3] })), /has 16 bytes, and F32 \[2, 3\] has 24$/],
     ['with a dtype of another size', file(header({ dtype: 'F16' })), /has 16 bytes, and F16 \[2, 2\] has 8$/],
     ['with an unknown dtype', file(header({ dtype: 'F33' })), /has the unknown dtype "F33"$/],
-    ['with a shape below zero', file(header({ shape: [-2, -2] })), /has a shape that is not a list of whole numbers$/],
-    [
-      'with a shape beyond counting',
-      file(header({ shape: Array.from({ length: 8 }, () => 2 ** 50) })),
-      /has no whole or countable number$/,
-    ],
-    ['that is a zip', Buffer.from('PK\x03\x04 and so on'), /is a zip archive \(a PyTorch \.ckpt or \.pt file is one\)/],
     ['that is a pickle', Buffer.from('\x80\x02}q\x00(X\x05', 'latin1'), /is a Python pickle/],
-    ['that is GGUF', Buffer.from('GGUF\x03\x00\x00\x00\x00\x00'), /is a GGUF file, not safetensors$/],
-    ['that is a Git LFS pointer', Buffer.from('version https://git-lfs'), /is a Git LFS pointer/],
-    ['that is a web page', Buffer.from('<!doctype html><title>404'), /is a web page, not safetensors$/],
   ])('%s', async (_, bytes, message) => {
     const model = join(await temporaryFolder('damaged'), 'model.safetensors')
     await writeFile(model, bytes)
-    await refused(model, new RegExp(`^file ${model} .*${message.source}`))
+    expect(await refusalOf(model)).toMatch(new RegExp(`^file ${model} .*${message.source}`))
   })
 
   it('of a real model, cut or grown', async () => {
     const model = await writeTinyBSingleFile()
     await appendFile(model, 'x')
-    await refused(model, /has bytes that belong to no tensor: its tensors end at \d+, the file at \d+$/)
+    expect(await refusalOf(model)).toMatch(
+      /has bytes that belong to no tensor: its tensors end at \d+, the file at \d+$/,
+    )
     await truncate(model, 3_000_000)
-    await refused(model, /is cut short: its tensors end at \d+, the file at 3000000$/)
+    expect(await refusalOf(model)).toMatch(/is cut short: its tensors end at \d+, the file at 3000000$/)
     expect(await jsonRefusal(place, order(model))).toEqual({
       code: 'bad_file',
       message: expect.stringMatching(/is cut short/) as string,
@@ -104,9 +93,9 @@ describe('a damaged file', () => {
   it('of a folder, in any of its parts', async () => {
     const model = await copyTinyModel('tiny-b')
     await truncate(join(model, 'vae/diffusion_pytorch_model.safetensors'), 100_000)
-    await refused(model, /^file .*vae\/diffusion_pytorch_model\.safetensors is cut short/)
+    expect(await refusalOf(model)).toMatch(/^file .*vae\/diffusion_pytorch_model\.safetensors is cut short/)
     await writeFile(join(model, 'unet/config.json'), '{')
-    await refused(model, /^file .*unet\/config\.json is not JSON$/)
+    expect(await refusalOf(model)).toMatch(/^file .*unet\/config\.json is not JSON$/)
   })
 })
 
@@ -125,7 +114,7 @@ describe('another kind of model', () => {
   ])('%s is named', async (_, shapes, words) => {
     const model = join(await temporaryFolder('kind'), 'model.safetensors')
     await saveHole(model, shapes)
-    await refused(model, new RegExp(`^file ${model} is ${words}.*; supported: Stable Diffusion XL$`))
+    expect(await refusalOf(model)).toMatch(new RegExp(`^file ${model} is ${words}.*; supported: Stable Diffusion XL$`))
   })
 
   it('a refiner, and a model without a VAE', async () => {
@@ -135,10 +124,12 @@ describe('another kind of model', () => {
       return (JSON.parse(gunzipSync(golden).toString()) as { singleFile: Record<string, readonly number[]> }).singleFile
     }
     await saveHole(model, shapesOf('refiner'))
-    await refused(model, /: this is a refiner, which goes on from a base model and cannot start from text$/)
+    expect(await refusalOf(model)).toMatch(
+      /: this is a refiner, which goes on from a base model and cannot start from text$/,
+    )
     const base = Object.entries(shapesOf('base')).filter(([name]) => !name.startsWith('first_stage_model.'))
     await saveHole(model, Object.fromEntries(base))
-    await refused(model, /: there is no VAE in it$/)
+    expect(await refusalOf(model)).toMatch(/: there is no VAE in it$/)
   })
 
   it('an inpainting model says what it needs', async () => {
@@ -148,30 +139,31 @@ describe('another kind of model', () => {
       const { dtype } = tensors.get('conv_in.weight')!
       tensors.set('conv_in.weight', { dtype, shape: [32, 9, 3, 3], bytes: new Uint8Array(32 * 9 * 9 * 2) })
     })
-    await refused(model, /: this is an inpainting model, which needs a picture and a mask$/)
+    expect(await refusalOf(model)).toMatch(/: this is an inpainting model, which needs a picture and a mask$/)
   })
 
   it('a folder of another pipeline, of one network, or of nothing', async () => {
     const model = await copyTinyModel('tiny-b')
-    await refused(
-      join(model, 'unet'),
+    expect(await refusalOf(join(model, 'unet'))).toMatch(
       /model_index\.json is missing \(it is one network alone: UNet2DConditionModel\)$/,
     )
     for (const name of ['StableDiffusionPipeline', 'StableDiffusion3Pipeline', 'FluxPipeline']) {
       await editJson(join(model, 'model_index.json'), { _class_name: name })
-      await refused(model, new RegExp(`model_index\\.json: _class_name "${name}" is not supported .supported: Stab`))
+      expect(await refusalOf(model)).toMatch(
+        new RegExp(`model_index\\.json: _class_name "${name}" is not supported .supported: Stab`),
+      )
     }
     const empty = join(model, 'empty')
     await mkdir(empty)
-    await refused(empty, /^folder .*\/empty is no diffusers model: model_index\.json is missing$/)
+    expect(await refusalOf(empty)).toMatch(/^folder .*\/empty is no diffusers model: model_index\.json is missing$/)
   })
 
   it('nothing, a device, a pipe', async () => {
     const folder = await temporaryFolder('kind')
-    await refused(join(folder, 'no'), /^--model: there is no file or folder .*\/no$/)
-    await refused('/dev/null', /^file \/dev\/null is not a regular file$/)
+    expect(await refusalOf(join(folder, 'no'))).toMatch(/^--model: there is no file or folder .*\/no$/)
+    expect(await refusalOf('/dev/null')).toMatch(/^file \/dev\/null is not a regular file$/)
     execFileSync('mkfifo', [join(folder, 'pipe')])
-    await refused(join(folder, 'pipe'), /^file .*\/pipe is not a regular file$/)
+    expect(await refusalOf(join(folder, 'pipe'))).toMatch(/^file .*\/pipe is not a regular file$/)
   })
 })
 
@@ -201,15 +193,17 @@ describe('a model that is not whole', () => {
   ])('%s', async (_, edit, message) => {
     const model = await copyTinyModel('tiny-b')
     await editTensors(join(model, weights), edit)
-    await refused(model, message)
+    expect(await refusalOf(model)).toMatch(message)
   })
 
   it('a part, a config, a tokenizer that is not there', async () => {
     const model = await copyTinyModel('tiny-b')
     await rm(join(model, 'tokenizer_2/tokenizer.json'))
-    await refused(model, /tokenizer_2 has no tokenizer: neither vocab\.json and merges\.txt nor tokenizer\.json$/)
+    expect(await refusalOf(model)).toMatch(
+      /tokenizer_2 has no tokenizer: neither vocab\.json and merges\.txt nor tokenizer\.json$/,
+    )
     await rm(join(model, 'text_encoder/config.json'))
-    await refused(model, /^file .*text_encoder\/config\.json does not exist$/)
+    expect(await refusalOf(model)).toMatch(/^file .*text_encoder\/config\.json does not exist$/)
     await rm(join(model, 'text_encoder/model.safetensors'))
     await writeFile(join(model, 'text_encoder/config.json'), '{}')
     expect(await jsonRefusal(place, order(model))).toMatchObject({
@@ -220,10 +214,12 @@ describe('a model that is not whole', () => {
   it('a tokenizer that does not fit', async () => {
     const model = await copyTinyModel('tiny-b')
     await editJson(join(model, 'text_encoder_2/config.json'), { vocab_size: 999 })
-    await refused(model, /vocab_size 999 is not supported \(the tokenizer has 1000 tokens\)$/)
+    expect(await refusalOf(model)).toMatch(/vocab_size 999 is not supported \(the tokenizer has 1000 tokens\)$/)
     const single = await writeTinyBSingleFile()
     await rm(single.replace(/\.safetensors$/, '.tokenizer'), { recursive: true })
-    await refused(single, /embeddings of 1000 tokens, CLIP's tokenizer has 49408; a model with another one needs it in/)
+    expect(await refusalOf(single)).toMatch(
+      /embeddings of 1000 tokens, CLIP's tokenizer has 49408; a model with another one needs it in/,
+    )
   })
 })
 
@@ -272,16 +268,21 @@ describe('a device', () => {
       onnxruntime: { providers: { name: string; loads: boolean; reason?: string }[] }
     }
     expect(onnxruntime.providers.map(({ name }) => name)).toEqual(['cpu', 'cuda', 'webgpu'])
-    for (const { name, loads, reason } of onnxruntime.providers) {
-      const argv = order(join(tinyModels, 'tiny-b'), '--device', name)
-      if (loads) expect(await sepia(place, argv)).toMatchObject({ code: 0 })
-      else {
-        expect(await jsonRefusal(place, argv)).toEqual({
-          code: 'device_unavailable',
-          message: `device: ${name} does not work here ("sepia doctor" tells what does): ${reason}`,
-        })
-      }
-    }
+    const outcomes = await Promise.all(
+      onnxruntime.providers.map(async ({ name }) => {
+        const device = makePlace()
+        const { code, stdout } = await sepia(device, order(join(tinyModels, 'tiny-b'), '--device', name, '--json'))
+        expect(leftovers(device)).toEqual([])
+        removePlace(device)
+        return { code, error: (JSON.parse(stdout) as { error?: unknown }).error }
+      }),
+    )
+    expect(outcomes).toEqual(
+      onnxruntime.providers.map(({ name, loads, reason }) => {
+        const message = `device: ${name} does not work here ("sepia doctor" tells what does): ${reason}`
+        return loads ? { code: 0, error: undefined } : { code: 1, error: { code: 'device_unavailable', message } }
+      }),
+    )
   })
 })
 
@@ -328,7 +329,7 @@ describe('numbers that are none', () => {
     const model = await copyTinyModel('tiny-a')
     const path = join(model, `${file}.safetensors`)
     await spoil(path, name, value)
-    await refused(model, message)
+    expect(await refusalOf(model)).toMatch(message)
   })
 
   it('are an error object with --json', async () => {

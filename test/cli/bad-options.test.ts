@@ -9,11 +9,7 @@ let place: Place
 beforeAll(() => {
   place = makePlace()
 })
-afterAll(() => {
-  // All of these are told before anything is begun.
-  expect(existsSync(place.cache)).toBe(false)
-  removePlace(place)
-})
+afterAll(() => removePlace(place))
 
 const whole = (min: number, max: number): string => `a whole number from ${min} to ${max}`
 const cores = availableParallelism()
@@ -84,3 +80,5 @@ describe('a prompt', () => {
     expect(await jsonRefusal(place, argv)).toEqual({ code: 'bad_prompt', message })
   })
 })
+
+it('all of these are told before anything is begun', () => expect(existsSync(place.cache)).toBe(false))

@@ -13,10 +13,11 @@ beforeEach(() => {
 const at = (name: string): string => join(place.folder, name)
 
 /** An order for a picture of tiny-b, whose fp16 weights have to be prepared. */
-const order = (output: string, ...more: readonly string[]): string[] => [
-  ...['generate', 'a red apple', '-m', join(tinyModels, 'tiny-b'), '--seed', '1', '--steps', '1'],
-  ...['--width', '64', '--height', '64', '-o', output, ...more],
-]
+const order = (output: string, ...more: readonly string[]): string[] => {
+  const size = ['--width', '64', '--height', '64']
+  const model = join(tinyModels, 'tiny-b')
+  return ['generate', 'a red apple', '-m', model, '--seed', '1', '--steps', '1', ...size, '-o', output, ...more]
+}
 
 /** Runs a command that may not write files of more than so many KiB: the disk is full in the middle of one. */
 const limited = (kibibytes: number): readonly string[] => ['bash', '-c', `ulimit -f ${kibibytes}; exec "$@"`, 'bash']

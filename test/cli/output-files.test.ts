@@ -114,20 +114,20 @@ describe('a target that cannot be written', () => {
   it('no permission for the folder, when the system keeps us from it', () => {
     chmodSync(folder, 0o555)
     // The super-user may write all the same, and then so do we.
-    let refusal: unknown = null
+    let refusal: string | undefined
     try {
       mkdirSync(at('probe'))
     } catch (error) {
       refusal = (error as NodeJS.ErrnoException).code
     }
-    let message: unknown = null
+    let message: string | undefined
     try {
       planOutput(at('a.png'), [1])
     } catch (error) {
       ;({ message } = error as Error)
     }
     chmodSync(folder, 0o755)
-    expect(message).toBe(refusal && `--output: cannot write ${folder} (${String(refusal)})`)
+    expect(message).toBe(refusal && `--output: cannot write ${folder} (${refusal})`)
   })
 
   it('nothing at all', () => expect(() => planOutput('', [1])).toThrow('--output must be a file or a folder, got ""'))

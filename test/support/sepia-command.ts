@@ -90,7 +90,7 @@ export function leftovers({ cache, folder, temporary }: Place, pid?: number): st
   const inCache = filesIn(cache).filter(
     (name) => name !== 'hashes.json' && !/^weights\/[0-9a-f]{64}-F(32|16)-v\d+\.safetensors$/.test(name),
   )
-  const inFolder = filesIn(folder).filter((name) => /\.part$/.test(name))
+  const inFolder = filesIn(folder).filter((name) => name.endsWith('.part'))
   const group = pid === undefined ? [] : processes().filter((row) => row.group === pid && !/[ZX]/.test(row.state))
   return [...inCache, ...inFolder, ...filesIn(temporary), ...group.map((row) => `process ${row.pid}`)]
 }
