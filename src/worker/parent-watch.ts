@@ -2,12 +2,15 @@
 // that: a running inference blocks it for seconds to minutes, and no event, not even the closed channel, is seen.
 
 import { workerData } from 'node:worker_threads'
+import { removeScratchAtOnce } from './scratch-folder.ts'
 
 /** How often the parent is looked for, in milliseconds. */
 const pollMs = 250
 
-// Told by the main thread: the parent can be gone before this thread runs.
-const parentPid = workerData as number
+/** What the main thread tells: the parent can be gone before this thread runs. */
+export type WatchOrder = { readonly parentPid: number; readonly scratchDir: string }
+
+const { parentPid, scratchDir } = workerData as WatchOrder
 
 function parentIsGone(): boolean {
   // An orphan is given to another parent at once, except on Windows, which keeps the dead one's number.
@@ -21,5 +24,11 @@ function parentIsGone(): boolean {
 }
 
 setInterval(() => {
-  if (parentIsGone()) process.kill(process.pid, 'SIGKILL')
+  if (!parentIsGone()) return
+  try {
+    // Nobody else will, until the next command that uses the same cache.
+    removeScratchAtOnce(scratchDir)
+  } finally {
+    process.kill(process.pid, 'SIGKILL')
+  }
 }, pollMs)

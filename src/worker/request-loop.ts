@@ -13,6 +13,8 @@ import type {
   Progress,
   TaskFiles,
 } from './protocol.ts'
+import type { WatchOrder } from './parent-watch.ts'
+import { removeScratchAtOnce } from './scratch-folder.ts'
 
 /** What an engine can do; its methods run one at a time. */
 export type Engine = AsyncDisposable & {
@@ -38,12 +40,22 @@ export function serveRequests(open: (settings: EngineSettings) => Engine): void 
     process.stderr.write(`${error.stack ?? String(error)}\n`)
     process.exit(fatalExitCode)
   })
+  const parentPid = process.ppid
+  let scratchDir: string | null = null
   process.on('disconnect', () => process.exit(fatalExitCode))
-  new Worker(new URL('./parent-watch.ts', import.meta.url), { execArgv: [], workerData: process.ppid }).unref()
+  process.on('exit', () => {
+    // The parent does it too, unless it was killed.
+    if (scratchDir !== null) removeScratchAtOnce(scratchDir)
+  })
 
   let engine: Engine | null = null
   process.on('message', (request: EngineRequest) => {
-    if (request.type === 'start') engine = open(request.settings)
+    if (request.type === 'start') {
+      ;({ scratchDir } = request.settings)
+      const workerData: WatchOrder = { parentPid, scratchDir }
+      new Worker(new URL('./parent-watch.ts', import.meta.url), { execArgv: [], workerData }).unref()
+      engine = open(request.settings)
+    }
     if (!engine) throw new AppError('internal', `engine process: a ${request.type} request came before start`)
     void answer(engine, request)
   })

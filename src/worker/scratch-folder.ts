@@ -1,7 +1,8 @@
 // A folder for half-written files, one an engine process, beside the cache so that a finished file can be renamed into
-// place. It is made by the parent, whose process id it bears, and outlives a killed child; the parent removes it.
-// What a killed parent left is swept by the next one.
+// place. It is made by the parent, whose process id it bears, and outlives a killed child; the parent removes it. A child
+// whose parent was killed removes it itself; what both of them left is swept by the next parent.
 import { createHash, randomBytes } from 'node:crypto'
+import { rmSync } from 'node:fs'
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import path from 'node:path'
@@ -45,6 +46,12 @@ export async function removeScratch(folder: string): Promise<void> {
   ours.delete(path.basename(folder))
 }
 
+/** Like {@link removeScratch}, at once: for a process whose last act this is. */
+export function removeScratchAtOnce(folder: string): void {
+  releaseLocks(folder)
+  rmSync(folder, { recursive: true, force: true, maxRetries: 3, retryDelay: 100 })
+}
+
 async function sweep(parent: string): Promise<void> {
   for (const name of await readdir(parent)) {
     if (await isAbandoned(parent, name)) await removeFolder(path.join(parent, name))
@@ -52,7 +59,7 @@ async function sweep(parent: string): Promise<void> {
 }
 
 async function removeFolder(folder: string): Promise<void> {
-  await releaseLocks(folder)
+  releaseLocks(folder)
   await rm(folder, { recursive: true, force: true, maxRetries: 3, retryDelay: 100 })
 }
 

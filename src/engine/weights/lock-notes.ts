@@ -1,7 +1,8 @@
 // Notes of the locks that a process holds, in its scratch folder: whoever removes that folder after the process was killed
 // gives them back, so that the next process need not wait until they are stale.
 import { randomBytes } from 'node:crypto'
-import { readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
+import { readdirSync, readFileSync, rmdirSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 
 const ending = '.held'
@@ -14,13 +15,13 @@ export async function noteLock(scratchDir: string, lock: string): Promise<string
   return note
 }
 
-/** Give back the locks that the notes in the scratch folder of a process that is gone tell of. */
-export async function releaseLocks(scratchDir: string): Promise<void> {
-  for (const name of await namesIn(scratchDir)) {
+/** Give back the locks that the notes in the scratch folder of a process that is gone, or about to go, tell of. */
+export function releaseLocks(scratchDir: string): void {
+  for (const name of namesIn(scratchDir)) {
     if (!name.endsWith(ending)) continue
     try {
-      const lock = path.resolve(scratchDir, await readFile(path.join(scratchDir, name), 'utf8'))
-      if (lock.endsWith('.lock')) await rmdir(lock)
+      const lock = path.resolve(scratchDir, readFileSync(path.join(scratchDir, name), 'utf8'))
+      if (lock.endsWith('.lock')) rmdirSync(lock)
     } catch (error) {
       // The process had given it back, or another one is cleaning up too.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
@@ -28,9 +29,9 @@ export async function releaseLocks(scratchDir: string): Promise<void> {
   }
 }
 
-async function namesIn(folder: string): Promise<string[]> {
+function namesIn(folder: string): string[] {
   try {
-    return await readdir(folder)
+    return readdirSync(folder)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
