@@ -1,5 +1,5 @@
 import type { Value } from '../onnx/graph-builder.ts'
-import { attention, conv2d, gelu, groupNorm, layerNorm, linear } from '../onnx/layers.ts'
+import { attention, conv2d, gelu, groupNorm, layerNorm, linear, linearRows } from '../onnx/layers.ts'
 import type { UNetScope } from './unet-scope.ts'
 
 /** Epsilon of a transformer's own norms; diffusers fixes it whatever the UNet's norm_eps says. */
@@ -50,11 +50,27 @@ function attentionLayer(scope: UNetScope, x: Value, source: Value, path: string,
 /** GEGLU (arXiv 2002.05202): half of a wide projection gates the other half, then back to the old width. */
 function feedForward(scope: UNetScope, x: Value, path: string): Value {
   const { g } = scope
-  const [rows, channels] = x.shape as [number, number]
-  const half = [rows, channels * 4]
-  const wide = project(scope, x, `${path}.net.0.proj`, channels * 8)
-  const [hidden, gate] = g.split('Split', [wide], [half, half], { attributes: { axis: 1, num_outputs: 2 } })
-  return project(scope, g.multiply(hidden, gelu(g, gate)), `${path}.net.2`, channels)
+  const [hidden, gate] = gatedHalves(scope, x, `${path}.net.0.proj`)
+  return project(scope, g.multiply(hidden, gelu(g, gate)), `${path}.net.2`, x.shape[1])
+}
+
+/** Both halves of the wide projection: as two linears, which saves a copy, or split after a LoRA branch over both. */
+function gatedHalves({ g, options }: UNetScope, x: Value, path: string): [hidden: Value, gate: Value] {
+  const [rows, channels] = x.shape
+  const count = channels * 4
+  if (options.loraTargets.has(path)) {
+    const wide = linear(g, x, path, count * 2, { loraTargets: options.loraTargets })
+    const halves = [
+      [rows, count],
+      [rows, count],
+    ]
+    const [hidden, gate] = g.split('Split', [wide], halves, { attributes: { axis: 1, num_outputs: 2 } })
+    return [hidden, gate]
+  }
+  return [
+    linearRows(g, x, path, count * 2, { first: 0, count }),
+    linearRows(g, x, path, count * 2, { first: count, count }),
+  ]
 }
 
 function project(scope: UNetScope, x: Value, path: string, outFeatures: number, bias = true): Value {

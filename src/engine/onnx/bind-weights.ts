@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import type { Weights } from '../weights/checkpoint.ts'
 import type { Graph, WeightUse } from './graph-builder.ts'
@@ -11,7 +12,7 @@ const storedType = { fp32: 'F32', fp16: 'F16' } as const
  * {@link externalDataRoot}. Throws `missing_tensors` with the list, or `wrong_architecture` for a wrong shape.
  */
 export function bindWeights(graph: Graph, weights: Weights): Uint8Array {
-  const missing = graph.weights.filter((use) => !weights.has(use.key)).map((use) => use.key)
+  const missing = [...new Set(graph.weights.values().map((use) => use.key))].filter((key) => !weights.has(key))
   if (missing.length > 0)
     throw new AppError(
       'missing_tensors',
@@ -20,7 +21,10 @@ export function bindWeights(graph: Graph, weights: Weights): Uint8Array {
   return encodeModel({
     name: graph.name,
     nodes: graph.nodes,
-    initializers: [...graph.constants, ...graph.weights.map((use) => initializer(graph, use, weights))],
+    initializers: [
+      ...graph.constants,
+      ...graph.weights.entries().map(([name, use]) => initializer(graph, name, use, weights)),
+    ],
     inputs: graph.inputs,
     outputs: graph.outputs,
   })
@@ -31,7 +35,7 @@ export function externalDataRoot(file: string): string {
   return path.parse(path.resolve(file)).root
 }
 
-function initializer(graph: Graph, use: WeightUse, weights: Weights): TensorProto {
+function initializer(graph: Graph, name: string, use: WeightUse, weights: Weights): TensorProto {
   const stored = weights.get(use.key)!
   if (stored.dtype !== storedType[graph.precision])
     throw new AppError(
@@ -44,8 +48,12 @@ function initializer(graph: Graph, use: WeightUse, weights: Weights): TensorProt
       `${use.key} has the shape [${stored.shape.join(', ')}], the configuration asks for [${use.shape.join(', ')}]`,
     )
   const type = graph.precision === 'fp16' ? 'float16' : 'float'
-  if ('bytes' in stored.source) return { name: use.key, type, shape: use.readAs, data: stored.source.bytes }
-  const { file, offset, length } = stored.source
+  const elementBytes = graph.precision === 'fp16' ? 2 : 4
+  const start = use.firstRow * elementCount(use.shape.slice(1)) * elementBytes
+  const length = elementCount(use.readAs) * elementBytes
+  if ('bytes' in stored.source)
+    return { name, type, shape: use.readAs, data: stored.source.bytes.subarray(start, start + length) }
+  const { file, offset } = stored.source
   const location = path.relative(externalDataRoot(file), path.resolve(file)).split(path.sep).join('/')
-  return { name: use.key, type, shape: use.readAs, data: { location, offset, length } }
+  return { name, type, shape: use.readAs, data: { location, offset: offset + start, length } }
 }

@@ -8,13 +8,15 @@ import type { Attribute, ElementType, NodeProto, TensorProto, ValueInfoProto } f
 /** What a node computes: its name in the graph and its shape. */
 export type Value = { readonly name: string; readonly shape: readonly number[] }
 
-/** A weight that the graph reads: the state-dict key is also the initialiser's name. */
+/** A weight that the graph reads. */
 export type WeightUse = {
   readonly key: string
   /** The shape in the state dict. */
   readonly shape: readonly number[]
   /** The shape that the graph reads the same bytes as, such as (C, 1, 1) for a bias over (B, C, H, W). */
   readonly readAs: readonly number[]
+  /** The first row that is read; `readAs` says how many. */
+  readonly firstRow: number
 }
 
 /** A network without its weights' bytes; {@link bindWeights} turns it into a model. */
@@ -23,7 +25,8 @@ export type Graph = {
   readonly precision: Precision
   readonly nodes: readonly NodeProto[]
   readonly constants: readonly TensorProto[]
-  readonly weights: readonly WeightUse[]
+  /** Initialiser's name → what it reads: the state-dict key, or the key with a range of rows. */
+  readonly weights: ReadonlyMap<string, WeightUse>
   readonly inputs: readonly ValueInfoProto[]
   readonly outputs: readonly ValueInfoProto[]
 }
@@ -80,9 +83,17 @@ export class GraphBuilder {
 
   /** The weight under a state-dict key, optionally read as another shape of as many elements. */
   weight(key: string, shape: readonly number[], readAs: readonly number[] = shape): Value {
-    if (this.#weights.has(key)) throw new AppError('internal', `${key}: asked for twice`)
-    this.#weights.set(key, { key, shape, readAs })
-    return { name: key, shape: readAs }
+    return this.#weight(key, { key, shape, readAs, firstRow: 0 })
+  }
+
+  /** Rows `first` to `first + count` of the weight under a state-dict key. */
+  weightRows(key: string, shape: readonly number[], first: number, count: number): Value {
+    return this.#weight(`${key}[${first}:${first + count}]`, {
+      key,
+      shape,
+      readAs: [count, ...shape.slice(1)],
+      firstRow: first,
+    })
   }
 
   /** A one-dimensional int64 constant: a shape, axes, indexes. */
@@ -166,10 +177,16 @@ export class GraphBuilder {
       precision: this.precision,
       nodes: this.#nodes,
       constants: [...this.#constants.values()],
-      weights: [...this.#weights.values()],
+      weights: this.#weights,
       inputs: this.#inputs,
       outputs: this.#outputs,
     }
+  }
+
+  #weight(name: string, use: WeightUse): Value {
+    if (this.#weights.has(name)) throw new AppError('internal', `${name}: asked for twice`)
+    this.#weights.set(name, use)
+    return { name, shape: use.readAs }
   }
 
   #cast(value: Value, type: 'float16' | 'float'): Value {

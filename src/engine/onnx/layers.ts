@@ -30,6 +30,20 @@ export function linear(
   return g.add(y, g.node('MatMul', [down, b], [rows, outFeatures], { name: path }))
 }
 
+/** Rows `first` to `first + count` of a linear with `outFeatures`, without computing the others. (N, in) → (N, count) */
+export function linearRows(
+  g: GraphBuilder,
+  x: Value,
+  path: string,
+  outFeatures: number,
+  { first, count }: { first: number; count: number },
+): Value {
+  const [rows, inFeatures] = x.shape
+  const weight = g.weightRows(`${path}.weight`, [outFeatures, inFeatures], first, count)
+  const bias = g.weightRows(`${path}.bias`, [outFeatures], first, count)
+  return g.node('Gemm', [x, weight, bias], [rows, count], { attributes: { transB: 1 }, name: path })
+}
+
 /** A square convolution with bias; `padEnd` pads below and on the right. (B, in, H, W) → (B, out, H', W'). */
 export function conv2d(
   g: GraphBuilder,
