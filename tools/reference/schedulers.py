@@ -145,7 +145,7 @@ def main() -> None:
                 continue  # not implemented there
             for steps in step_counts:
                 cases.extend(loop(sampler, changes, steps, network) for network in networks)
-    folder = Path("test/golden/schedulers")
+    folder = Path(__file__).resolve().parents[2] / "test/golden/schedulers"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "loops.json", "w") as file:
         head = {
@@ -166,4 +166,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()
