@@ -79,6 +79,9 @@ export function resolveTask(prompt: string, options: GenerateOptions): Omit<Gene
     sampler,
     seeds: Array.from({ length: count }, (_, index) => (seed + index) % seedCount),
     clipSkip: options.clipSkip === undefined ? null : wholeNumber('--clip-skip', options.clipSkip, 1, 12),
+    start: { mode: 'textToImage' },
+    refiner: null,
+    previews: false,
   }
 }
 
@@ -90,7 +93,7 @@ export function resolveModel(model: string | undefined, config: Config): TaskFil
       'model_not_found',
       `${model === undefined ? 'default model' : '--model'}: there is no file or folder ${checkpoint}`,
     )
-  return { checkpoint }
+  return { checkpoint, refiner: null, pictures: {} }
 }
 
 function checkedPrompt(name: string, text: string): string {

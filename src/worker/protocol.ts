@@ -7,6 +7,28 @@ import type { ComponentName } from '#engine/weights/checkpoint.ts'
 import type { InspectReport } from '#engine/weights/inspect.ts'
 import type { ErrorCode } from '../errors.ts'
 
+/** SHA-256 of a file's bytes, in lower-case hex. */
+export type ContentHash = string
+
+/** What a picture starts from. Pictures are named by the hash of their encoded bytes; a mask is white where to repaint. */
+export type TaskStart =
+  | { readonly mode: 'textToImage' }
+  | { readonly mode: 'imageToImage'; readonly image: ContentHash; readonly strength: number }
+  | {
+      readonly mode: 'inpaint'
+      readonly image: ContentHash
+      readonly mask: ContentHash
+      readonly strength: number
+      /** Pixels of context round the mask's bounding box, which alone is painted; null paints the whole frame. */
+      readonly fullResPadding: number | null
+    }
+  | {
+      readonly mode: 'outpaint'
+      readonly image: ContentHash
+      readonly mask: ContentHash
+      readonly strength: number
+    }
+
 /** One fully resolved order for pictures: every default applied, every seed chosen. */
 export type GenerateTask = {
   readonly prompt: string
@@ -24,11 +46,22 @@ export type GenerateTask = {
   /** One a picture. */
   readonly seeds: readonly number[]
   readonly clipSkip: number | null
+  readonly start: TaskStart
+  /** Null: the base model does all steps. `denoisingEnd` is its part of the schedule, 0..1; the refiner does the rest. */
+  readonly refiner: { readonly denoisingEnd: number } | null
+  /** Whether progress carries an approximate picture after each step. */
+  readonly previews: boolean
   readonly imageEncoding: 'png' | 'jpeg'
 }
 
 /** Where this machine keeps the files that a task needs. */
-export type TaskFiles = { readonly checkpoint: string }
+export type TaskFiles = {
+  readonly checkpoint: string
+  /** Null where the task has no refiner. */
+  readonly refiner: string | null
+  /** Encoded pictures that `start` names. */
+  readonly pictures: Readonly<Record<ContentHash, string>>
+}
 
 /** Fixed for the life of an engine process. */
 export type EngineSettings = {
@@ -61,7 +94,14 @@ export type Progress =
     }
   | { readonly phase: 'load'; readonly component: ComponentName }
   | { readonly phase: 'encode' }
-  | { readonly phase: 'denoise'; readonly image: number; readonly step: number; readonly of: number }
+  | {
+      readonly phase: 'denoise'
+      readonly image: number
+      readonly step: number
+      readonly of: number
+      /** A small JPEG of what the latents look like, where the task asked for previews. */
+      readonly preview?: Uint8Array
+    }
   | { readonly phase: 'decode'; readonly image: number }
 
 /** Where the time of a task went, in milliseconds. */

@@ -9,6 +9,7 @@ import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#ima
 import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
 import { pngText } from './png-text.ts'
 import type { EngineSettings, GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
+import { AppError } from '../errors.ts'
 import { Stopwatch } from './stopwatch.ts'
 import { textToImageModel, type TextToImageModel } from './text-to-image-model.ts'
 
@@ -35,6 +36,8 @@ export async function runGenerate(
 ): Promise<GenerateResult> {
   const { onImage, onProgress, pipelines } = context
   const watch: Watch = new Stopwatch('load')
+  if (task.start.mode !== 'textToImage' || task.refiner || task.previews)
+    throw new AppError('bad_argument', `mode: ${task.start.mode} with these options is not there yet`)
   const model = textToImageModel(await pipelines.checkpoint(files.checkpoint))
   // Everything that can be wrong with the order is told before the weights are read for the first time.
   checkInput(model.pipeline, task)

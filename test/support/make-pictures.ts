@@ -47,7 +47,7 @@ export async function runTask(
   const pictures: Uint8Array[] = []
   const result = await runGenerate(
     task,
-    { checkpoint: model },
+    { checkpoint: model, refiner: null, pictures: {} },
     {
       settings,
       pipelines,

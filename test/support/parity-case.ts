@@ -40,6 +40,9 @@ export function taskOf(c: ParityCase): GenerateTask {
     sampler: c.sampler,
     seeds: [c.seed],
     clipSkip: c.clip_skip ?? null,
+    start: { mode: 'textToImage' },
+    refiner: null,
+    previews: false,
     imageEncoding: 'png',
   }
 }

@@ -24,6 +24,9 @@ export function taskFor(behaviour: string, seeds: readonly number[] = [1]): Gene
     sampler: 'DDIM',
     seeds,
     clipSkip: null,
+    start: { mode: 'textToImage' },
+    refiner: null,
+    previews: false,
     imageEncoding: 'png',
   }
 }

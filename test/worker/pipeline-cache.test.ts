@@ -31,6 +31,9 @@ const task: GenerateTask = {
   sampler: 'DDIM',
   seeds: [1],
   clipSkip: null,
+  start: { mode: 'textToImage' },
+  refiner: null,
+  previews: false,
   imageEncoding: 'png',
 }
 
@@ -41,7 +44,7 @@ async function run(pipelines: PipelineCache, model: string, changes: Partial<Gen
   let picture = new Uint8Array()
   const { modelHash, warnings } = await runGenerate(
     { ...task, ...changes },
-    { checkpoint: model },
+    { checkpoint: model, refiner: null, pictures: {} },
     {
       settings,
       pipelines,
