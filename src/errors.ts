@@ -25,13 +25,23 @@ export const errorTable = {
 /** The name of one row of {@link errorTable}. */
 export type ErrorCode = keyof typeof errorTable
 
+/** An error as plain data; `field` as in {@link AppError}. */
+export type ErrorDetail = {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly field?: string | undefined
+}
+
 /** An error meant for the user: `message` names the field, the value and the allowed range in one line. */
 export class AppError extends Error {
   override readonly name = 'AppError'
   readonly code: ErrorCode
+  /** Which input is at fault, where one is: a key of GenerateTask, or a path such as `start.image`. */
+  readonly field: string | undefined
 
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; field?: string | undefined } = {}) {
     super(message, options)
     this.code = code
+    this.field = options.field
   }
 }

@@ -189,7 +189,7 @@ export class EngineProcess implements AsyncDisposable {
         )
         break
       case 'error':
-        task.reject(new AppError(event.error.code, event.error.message))
+        task.reject(new AppError(event.error.code, event.error.message, { field: event.error.field }))
         break
       default:
         throw new AppError('internal', `engine process: unknown event ${JSON.stringify(event satisfies never)}`)

@@ -5,7 +5,7 @@ import type { Device, Precision } from '#engine/backend.ts'
 import type { ProviderProbe } from '#engine/backends/onnxruntime.ts'
 import type { ComponentName } from '#engine/weights/checkpoint.ts'
 import type { InspectReport } from '#engine/weights/inspect.ts'
-import type { ErrorCode } from '../errors.ts'
+import type { ErrorCode, ErrorDetail } from '../errors.ts'
 
 /** SHA-256 of a file's bytes, in lower-case hex. */
 export type ContentHash = string
@@ -157,5 +157,5 @@ export type EngineEvent =
   | {
       readonly type: 'error'
       readonly id: number
-      readonly error: { readonly code: ErrorCode; readonly message: string }
+      readonly error: ErrorDetail
     }

@@ -1,6 +1,6 @@
 // The child's half of the protocol: requests in, events out, and the ways in which an engine process ends.
 import { Worker } from 'node:worker_threads'
-import { AppError, type ErrorCode } from '../errors.ts'
+import { AppError, type ErrorDetail } from '../errors.ts'
 import type {
   EngineEvent,
   EngineRequest,
@@ -94,8 +94,8 @@ async function perform(engine: Engine, request: EngineRequest): Promise<EngineRe
   }
 }
 
-function describe(error: unknown): { code: ErrorCode; message: string } {
-  if (error instanceof AppError) return { code: error.code, message: error.message }
+function describe(error: unknown): ErrorDetail {
+  if (error instanceof AppError) return { code: error.code, message: error.message, field: error.field }
   const { message, stack } = error instanceof Error ? error : new Error(String(error))
   process.stderr.write(`${stack ?? message}\n`)
   // V8 and typed arrays report memory that could not be had as a RangeError.

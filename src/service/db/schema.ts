@@ -1,0 +1,159 @@
+// The product's record as tables. Delivery of jobs is pg-boss's and lies in a schema of its own; a job's row, its ledger
+// entries and its pg-boss message change in one transaction.
+import {
+  bigint,
+  bigserial,
+  boolean,
+  customType,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+  uniqueIndex,
+} from 'drizzle-orm/pg-core'
+import type { GenerateTask } from '#worker/protocol.ts'
+import type { ErrorDetail } from '../../errors.ts'
+
+const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' })
+const time = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
+const micros = (name: string) => bigint(name, { mode: 'bigint' })
+
+/** Whoever pays and is limited. A null limit is no limit; only prepaid accounts can run out of credit. */
+export const accounts = pgTable('accounts', {
+  /** acct_… */
+  id: text('id').primaryKey(),
+  name: text('name').notNull().unique(),
+  createdAt: time('created_at').notNull().defaultNow(),
+  requestsPerMinute: integer('requests_per_minute'),
+  maxRunningJobs: integer('max_running_jobs'),
+  maxQueuedJobs: integer('max_queued_jobs'),
+  /** True: nothing is accepted that the balance does not cover. False: the ledger only counts. */
+  prepaid: boolean('prepaid').notNull().default(false),
+})
+
+/** Secrets that stand for an account; only their SHA-256 is kept. */
+export const tokens = pgTable(
+  'tokens',
+  {
+    /** tok_… */
+    id: text('id').primaryKey(),
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    name: text('name').notNull(),
+    hash: bytea('hash').notNull().unique(),
+    /** The first characters of the token, to recognise it in a list. */
+    prefix: text('prefix').notNull(),
+    createdAt: time('created_at').notNull().defaultNow(),
+    revokedAt: time('revoked_at'),
+  },
+  (table) => [index('tokens_account').on(table.accountId)],
+)
+
+/** Requests that an account has sent in each minute, shared by all API processes. */
+export const requestCounts = pgTable(
+  'request_counts',
+  {
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    minute: time('minute').notNull(),
+    count: integer('count').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.accountId, table.minute] })],
+)
+
+/**
+ * What was promised, taken and given, never changed: hold (negative) on acceptance, then either capture (zero, the hold
+ * becomes final) or release (the hold back); credit adds. The balance is the sum of the amounts.
+ */
+export const ledgerEntries = pgTable(
+  'ledger_entries',
+  {
+    id: bigserial('id', { mode: 'bigint' }).primaryKey(),
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    type: text('type', { enum: ['credit', 'hold', 'capture', 'release'] }).notNull(),
+    /** Micro-dollars, signed as they count into the balance. */
+    amountMicros: micros('amount_micros').notNull(),
+    /** What the entry is about: ('job', req_…), later ('tune', …), ('storage', …); for credit the operator's reference. */
+    subjectKind: text('subject_kind').notNull(),
+    subjectId: text('subject_id').notNull(),
+    createdAt: time('created_at').notNull().defaultNow(),
+  },
+  (table) => [
+    uniqueIndex('ledger_once').on(table.subjectKind, table.subjectId, table.type),
+    index('ledger_account').on(table.accountId, table.id),
+  ],
+)
+
+/** States of a job, in the order in which they can follow each other. */
+export const jobStates = ['queued', 'running', 'succeeded', 'failed', 'cancelled'] as const
+export type JobState = (typeof jobStates)[number]
+
+/** What a finished picture job answers, without the pictures' bytes. */
+export type JobResult = {
+  readonly images: readonly { readonly key: string; readonly seed: number }[]
+  readonly encoding: 'png' | 'jpeg'
+  readonly predictionTimeMs: number
+  readonly warnings: readonly string[]
+}
+
+export const jobs = pgTable(
+  'jobs',
+  {
+    /** req_… */
+    id: text('id').primaryKey(),
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    state: text('state', { enum: jobStates }).notNull(),
+    /** Which endpoint's shape the answer has. */
+    route: text('route', { enum: ['generate', 'predict'] }).notNull(),
+    synchronous: boolean('synchronous').notNull(),
+    /** pg-boss queue: one a model and precision. */
+    queue: text('queue').notNull(),
+    /** Null once the job has ended, unless `logPrompt`. */
+    task: jsonb('task').$type<GenerateTask>(),
+    logPrompt: boolean('log_prompt').notNull(),
+    /** What the answer's X-Sepia-Not-Applied says, such as use_refiner. */
+    notApplied: jsonb('not_applied').$type<readonly string[]>().notNull(),
+    priceMicros: micros('price_micros').notNull(),
+    idempotencyKey: text('idempotency_key'),
+    /** SHA-256 of the canonical body, for idempotency. */
+    bodyHash: bytea('body_hash'),
+    /** Deliveries to a dispatcher; fences what a superseded one still tries to write. */
+    attempt: integer('attempt').notNull().default(0),
+    /** Engine processes that died over it. */
+    crashes: integer('crashes').notNull().default(0),
+    cancelRequested: boolean('cancel_requested').notNull().default(false),
+    step: integer('step').notNull().default(0),
+    steps: integer('steps').notNull(),
+    result: jsonb('result').$type<JobResult>(),
+    error: jsonb('error').$type<ErrorDetail>(),
+    createdAt: time('created_at').notNull().defaultNow(),
+    startedAt: time('started_at'),
+    endedAt: time('ended_at'),
+    /** When result files are removed and the answer becomes a 404. */
+    expiresAt: time('expires_at'),
+  },
+  (table) => [
+    uniqueIndex('jobs_idempotency').on(table.accountId, table.idempotencyKey),
+    index('jobs_account').on(table.accountId, table.createdAt),
+    index('jobs_state').on(table.state, table.createdAt),
+    index('jobs_expiry').on(table.expiresAt),
+  ],
+)
+
+/** The latest preview of a running job: one row that is overwritten. */
+export const previews = pgTable('previews', {
+  jobId: text('job_id')
+    .primaryKey()
+    .references(() => jobs.id, { onDelete: 'cascade' }),
+  step: integer('step').notNull(),
+  jpeg: bytea('jpeg').notNull(),
+})
