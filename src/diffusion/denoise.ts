@@ -1,4 +1,4 @@
-import type { Tensor } from '#tensor/tensor.ts'
+import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { checkFinite } from './check-finite.ts'
 import { guidedNoise, type Guidance } from './guidance.ts'
 import type { Scheduler } from './schedulers/scheduler.ts'
@@ -6,21 +6,22 @@ import type { Scheduler } from './schedulers/scheduler.ts'
 export type DenoiseInput = {
   readonly guidance: Guidance
   readonly scheduler: Scheduler
-  /** (1, C, H/f, W/f), scaled by the scheduler's initNoiseSigma. */
+  /** (1, C, H/f, W/f), scaled by the scheduler's initNoiseSigma; denoised in place. */
   readonly latents: Tensor
-  /** Unit normal noise of the latents' shape, from the picture's own stream. */
-  readonly noise: () => Tensor
+  /** Fills and returns unit normal noise of the latents' shape, from the picture's own stream. */
+  readonly noise: () => Float32Array
 }
 
-/** Denoise latents to the end of the schedule, yielding after every evaluation of the network. */
+/** Denoise latents in place to the end of the schedule, yielding after every evaluation of the network. */
 export async function* denoise(input: DenoiseInput): AsyncGenerator<{ step: number; of: number }, Tensor> {
-  const { guidance, scheduler, noise } = input
+  const { guidance, scheduler, latents, noise } = input
   const of = scheduler.timesteps.length
-  let { latents } = input
+  const modelInput = tensor(latents.shape, new Float32Array(latents.data.length))
   for (const [index, timestep] of scheduler.timesteps.entries()) {
-    const noisePred = await guidedNoise(guidance, scheduler.scaleModelInput(latents, index), timestep)
+    scheduler.scaleModelInput(latents.data, index, modelInput.data)
+    const noisePred = await guidedNoise(guidance, modelInput, timestep)
     checkFinite(noisePred, `the UNet's prediction at step ${index + 1} of ${of}`)
-    latents = scheduler.step(noisePred, index, latents, noise)
+    scheduler.step(noisePred.data, index, latents.data, noise)
     yield { step: index + 1, of }
   }
   checkFinite(latents, 'the denoised latents')

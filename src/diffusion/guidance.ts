@@ -51,13 +51,11 @@ export async function guidedNoise(
   return guide(half(both, 0), half(both, 1), guidanceScale)
 }
 
+/** Writes the guided prediction over the unconditional one. */
 function guide(uncond: Tensor, text: Tensor, scale: number): Tensor {
-  const data = new Float32Array(uncond.data.length)
-  for (let i = 0; i < data.length; i++) {
-    const base = uncond.data[i]
-    data[i] = base + Math.fround(scale * Math.fround(text.data[i] - base))
-  }
-  return tensor(uncond.shape, data)
+  const { data } = uncond
+  for (let i = 0; i < data.length; i++) data[i] += Math.fround(scale * Math.fround(text.data[i] - data[i]))
+  return uncond
 }
 
 /** n × (1, …) → (n, …) */
@@ -70,5 +68,5 @@ function stack(tensors: readonly Tensor[]): Tensor {
 
 function half(both: Tensor, index: 0 | 1): Tensor {
   const size = both.data.length / 2
-  return tensor([1, ...both.shape.slice(1)], both.data.slice(index * size, (index + 1) * size))
+  return tensor([1, ...both.shape.slice(1)], both.data.subarray(index * size, (index + 1) * size))
 }

@@ -56,8 +56,9 @@ export async function* generate(
     const scheduler = createScheduler(input.sampler, model.scheduler, input.numInferenceSteps)
     const generator = new TorchGenerator(seed)
     const shape = [1, model.vaeConfig.latentChannels, latentSize.height, latentSize.width]
-    const noise = (): Tensor => generator.randn(shape)
-    const latents = scale(noise(), scheduler.initNoiseSigma)
+    const latents = scale(generator.randn(shape), scheduler.initNoiseSigma)
+    const fresh = new Float32Array(latents.data.length)
+    const noise = (): Float32Array => generator.fillNormal(fresh)
 
     // 3. denoise
     yield { phase: 'denoise', image, step: 0, of: scheduler.timesteps.length }

@@ -2,7 +2,7 @@
 // arithmetic of torch's AVX2 kernel: single precision, Cephes' polynomials, multiply-adds fused where its compiler fuses
 // them. It is repeated here operation by operation, because Math.log and Math.cos differ from it in the last bits.
 import { AppError } from '../errors.ts'
-import { elementCount, zeros, type Tensor } from './tensor.ts'
+import { zeros, type Tensor } from './tensor.ts'
 
 const stateSize = 624
 const shiftSize = 397
@@ -31,10 +31,15 @@ export class TorchGenerator {
   /** Unit normal values of `shape` in row-major order, as `torch.randn(shape, generator=…)` draws them in fp32. */
   randn(shape: readonly number[]): Tensor {
     const result = zeros(shape)
-    if (elementCount(shape) < blockSize)
-      for (let i = 0; i < result.data.length; i++) result.data[i] = this.#nextNormal()
-    else this.#fillBlocks(result.data)
+    this.fillNormal(result.data)
     return result
+  }
+
+  /** The same into an array that is there, which is returned. */
+  fillNormal(data: Float32Array): Float32Array {
+    if (data.length < blockSize) for (let i = 0; i < data.length; i++) data[i] = this.#nextNormal()
+    else this.#fillBlocks(data)
+    return data
   }
 
   #fillBlocks(data: Float32Array): void {

@@ -1,21 +1,21 @@
 // DPM-Solver++(2M), midpoint: Algorithm 2 of "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
 // Models" (arXiv 2211.01095). The first and the last step are of first order (equation 9 there, which is DDIM's).
 import type { SchedulerConfig } from '#engine/weights/checkpoint.ts'
-import type { Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
-import { combine } from './elementwise.ts'
 import { karrasSigmas, timestepOfSigma } from './karras-sigmas.ts'
 import { sigmaAt, trainingSigmas } from './noise-schedule.ts'
 import { originalFromAlphaSigma } from './predicted-original.ts'
+import { runBuffer } from './run-buffer.ts'
 import type { Scheduler } from './scheduler.ts'
 import { roundHalfEven, spacedTimesteps } from './timestep-spacing.ts'
 
 const { fround } = Math
 
-/** A DPM-Solver++(2M) run of `steps` steps. Throws bad_argument when the model's schedule cannot give them. */
+/** A DPM-Solver++(2M) run of `steps` steps from `begin` on. Throws bad_argument when the model's schedule cannot give them. */
 export function dpmSolverMultistep(
   config: SchedulerConfig,
   steps: number,
+  begin: number,
   options: { readonly karrasSigmas: boolean },
 ): Scheduler {
   const training = trainingSigmas(config)
@@ -26,36 +26,42 @@ export function dpmSolverMultistep(
   if (options.karrasSigmas) for (const level of levels) timesteps.push(roundHalfEven(timestepOfSigma(level, training)))
   const points = Float32Array.from([...levels, 0]).map(Number)
   const noiseLevels = Array.from(points, noiseLevel)
-  /** x₀ as seen at the step before, for the second order. */
-  let previous: { readonly original: Tensor; readonly index: number } | null = null
+  const [even, odd] = [runBuffer(), runBuffer()]
+  let expected = begin
 
   return {
     timesteps,
+    order: 1,
     initNoiseSigma: 1,
-    scaleModelInput: (sample) => sample,
+    scaleModelInput: (sample, _, out) => out.set(sample),
     step(modelOutput, index, sample) {
-      if (previous !== null && previous.index !== index - 1)
-        throw new AppError('internal', `scheduler: step ${index} was called after step ${previous.index}`)
+      if (index !== expected)
+        throw new AppError('internal', `scheduler: evaluation ${index} was called instead of ${expected}`)
+      expected = index + 1
       const here = noiseLevels[index]
       const next = noiseLevels[index + 1]
-      const original = combine(
-        sample,
-        modelOutput,
-        originalFromAlphaSigma(config.predictionType, here.alpha, here.sigma),
-      )
+      const [buffer, buffer2] = index % 2 === 0 ? [even, odd] : [odd, even]
+      const original = buffer(sample.length)
+      originalFromAlphaSigma(config.predictionType, here.alpha, here.sigma, sample, modelOutput, original)
       const h = fround(next.lambda - here.lambda)
       const keep = fround(next.sigma / here.sigma)
       const move = fround(next.alpha * fround(fround(Math.exp(-h)) - 1))
-      const firstOrder = combine(sample, original, (x, x0) => fround(keep * x) - fround(move * x0))
-      const before = previous
-      previous = { original, index }
-      if (before === null || index === timesteps.length - 1) return firstOrder
+      for (let i = 0; i < sample.length; i++) sample[i] = fround(keep * sample[i]) - fround(move * original[i])
+      if (index === begin || index === timesteps.length - 1) return
 
+      /** x₀ as seen at the step before, for the second order. */
+      const earlier = buffer2(sample.length)
       const ratio = fround(fround(here.lambda - noiseLevels[index - 1].lambda) / h)
       const slope = fround(1 / ratio)
       const halfMove = fround(0.5 * move)
-      const difference = combine(original, before.original, (x0, earlier) => slope * fround(x0 - earlier))
-      return combine(firstOrder, difference, (x, d) => x - fround(halfMove * d))
+      for (let i = 0; i < sample.length; i++) {
+        const difference = fround(slope * fround(original[i] - earlier[i]))
+        sample[i] -= fround(halfMove * difference)
+      }
+    },
+    addNoise(original, noise, index, out) {
+      const { alpha, sigma } = noiseLevels[index]
+      for (let i = 0; i < out.length; i++) out[i] = fround(alpha * original[i]) + fround(sigma * noise[i])
     },
   }
 }

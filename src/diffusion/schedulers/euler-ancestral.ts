@@ -1,8 +1,9 @@
 // Euler's method with fresh noise after every step: ancestral sampling (k-diffusion's sample_euler_ancestral, η = 1).
 import type { SchedulerConfig } from '#engine/weights/checkpoint.ts'
 import { AppError } from '../../errors.ts'
-import { combine } from './elementwise.ts'
+import { eulerStep } from './euler.ts'
 import { originalFromSigma } from './predicted-original.ts'
+import { runBuffer } from './run-buffer.ts'
 import type { Scheduler } from './scheduler.ts'
 import { sigmaRun } from './sigma-run.ts'
 
@@ -16,19 +17,19 @@ export function eulerAncestral(config: SchedulerConfig, steps: number): Schedule
       'sampler: K_EULER_ANCESTRAL needs a model that predicts epsilon or v_prediction; this one predicts sample',
     )
   const { sigmas, ...run } = sigmaRun(config, steps)
+  const originals = runBuffer()
   return {
     ...run,
+    order: 1,
     step(modelOutput, index, sample, noise) {
       const sigma = sigmas[index]
       const { down, up } = ancestralStep(sigma, sigmas[index + 1])
-      const change = fround(down - sigma)
-      const original = originalFromSigma(config.predictionType, sigma)
-      const denoised = combine(sample, modelOutput, (x, output) => {
-        const derivative = fround(fround(x - original(x, output)) / sigma)
-        return x + fround(derivative * change)
-      })
+      const original = originals(sample.length)
+      originalFromSigma(config.predictionType, sigma, sample, modelOutput, original)
+      eulerStep(sample, original, sigma, down)
       // Drawn at the last step too, where `up` is 0, so that the stream moves on as the reference's does.
-      return combine(denoised, noise(), (x, z) => x + fround(z * up))
+      const fresh = noise()
+      for (let i = 0; i < sample.length; i++) sample[i] += fround(fresh[i] * up)
     },
   }
 }

@@ -7,7 +7,7 @@ import { spacedTimesteps } from './timestep-spacing.ts'
 const { fround } = Math
 
 /** Noise levels of a run and the parts of a {@link Scheduler} that follow from them alone. */
-export type SigmaRun = Omit<Scheduler, 'step'> & {
+export type SigmaRun = Omit<Scheduler, 'step' | 'order'> & {
   /** Falling, fp32, one a step and a last 0. */
   readonly sigmas: Float32Array
 }
@@ -23,9 +23,13 @@ export function sigmaRun(config: SchedulerConfig, steps: number): SigmaRun {
     timesteps,
     sigmas,
     initNoiseSigma,
-    scaleModelInput(sample, index) {
+    scaleModelInput(sample, index, out) {
       const scale = rootOfVariance(sigmas[index])
-      return { shape: sample.shape, data: sample.data.map((value) => value / scale) }
+      for (let i = 0; i < out.length; i++) out[i] = sample[i] / scale
+    },
+    addNoise(original, noise, index, out) {
+      const sigma = sigmas[index]
+      for (let i = 0; i < out.length; i++) out[i] = original[i] + fround(noise[i] * sigma)
     },
   }
 }
