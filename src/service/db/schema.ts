@@ -126,11 +126,14 @@ export const jobs = pgTable(
     idempotencyKey: text('idempotency_key'),
     /** SHA-256 of the canonical body, for idempotency. */
     bodyHash: bytea('body_hash'),
+    /** Place in the round between accounts; the lowest goes first, and an account's jobs take consecutive ones. */
+    turn: integer('turn').notNull(),
     /** Deliveries to a dispatcher; fences what a superseded one still tries to write. */
     attempt: integer('attempt').notNull().default(0),
     /** Engine processes that died over it. */
     crashes: integer('crashes').notNull().default(0),
-    cancelRequested: boolean('cancel_requested').notNull().default(false),
+    /** Dispatchers that ended or fell silent while they had it. */
+    losses: integer('losses').notNull().default(0),
     step: integer('step').notNull().default(0),
     steps: integer('steps').notNull(),
     result: jsonb('result').$type<JobResult>(),
@@ -138,13 +141,13 @@ export const jobs = pgTable(
     createdAt: time('created_at').notNull().defaultNow(),
     startedAt: time('started_at'),
     endedAt: time('ended_at'),
-    /** When result files are removed and the answer becomes a 404. */
+    /** When result files are removed and the answer becomes a 404; null as long as the job runs. */
     expiresAt: time('expires_at'),
   },
   (table) => [
     uniqueIndex('jobs_idempotency').on(table.accountId, table.idempotencyKey),
     index('jobs_account').on(table.accountId, table.createdAt),
-    index('jobs_state').on(table.state, table.createdAt),
+    index('jobs_outstanding').on(table.state, table.queue, table.turn, table.createdAt),
     index('jobs_expiry').on(table.expiresAt),
   ],
 )
