@@ -5,6 +5,7 @@ export const errorTable = {
   bad_argument: { status: 422, retryable: false },
   bad_prompt: { status: 422, retryable: false },
   bad_size: { status: 422, retryable: false },
+  bad_image: { status: 422, retryable: false },
   model_not_found: { status: 404, retryable: false },
   bad_file: { status: 422, retryable: false },
   wrong_architecture: { status: 422, retryable: false },
@@ -19,6 +20,18 @@ export const errorTable = {
   engine_busy: { status: 503, retryable: true },
   engine_crashed: { status: 500, retryable: true },
   cancelled: { status: 499, retryable: false },
+  unauthorized: { status: 401, retryable: false },
+  forbidden: { status: 403, retryable: false },
+  not_found: { status: 404, retryable: false },
+  gone: { status: 404, retryable: false },
+  no_credit: { status: 402, retryable: false },
+  rate_limited: { status: 429, retryable: true },
+  too_many_jobs: { status: 429, retryable: true },
+  queue_full: { status: 503, retryable: true },
+  too_large: { status: 413, retryable: false },
+  prompt_refused: { status: 400, retryable: false },
+  idempotency_conflict: { status: 422, retryable: false },
+  unsupported: { status: 422, retryable: false },
   internal: { status: 500, retryable: false },
 } as const satisfies Record<string, { status: number; retryable: boolean }>
 
@@ -38,10 +51,17 @@ export class AppError extends Error {
   readonly code: ErrorCode
   /** Which input is at fault, where one is: a key of GenerateTask, or a path such as `start.image`. */
   readonly field: string | undefined
+  /** When the same call may succeed, where that is known. */
+  readonly retryAfterSeconds: number | undefined
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; field?: string | undefined } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { cause?: unknown; field?: string | undefined; retryAfterSeconds?: number | undefined } = {},
+  ) {
     super(message, options)
     this.code = code
     this.field = options.field
+    this.retryAfterSeconds = options.retryAfterSeconds
   }
 }
