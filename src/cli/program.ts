@@ -20,7 +20,7 @@ Each command explains itself: sepia generate --help`
 /** Exit codes: bad usage is told apart, as shells do; a cancelled command ends like one ended by Ctrl-C. */
 export const exitCodes = { ok: 0, failure: 1, usage: 2, cancelled: 130 } as const
 
-const usageErrors: ReadonlySet<ErrorCode> = new Set(['bad_argument', 'bad_prompt', 'bad_size'])
+const usageErrors: ReadonlySet<ErrorCode> = new Set(['bad_argument', 'bad_prompt', 'bad_size', 'bad_image'])
 
 /** Run the command line `argv` (without program names) and give its exit code; every error is printed, none is thrown. */
 export async function runCli(argv: readonly string[], terminal: Terminal, config: () => Config): Promise<number> {

@@ -8,6 +8,9 @@ import { AppError } from '../errors.ts'
 /** A picture of 8 bits a channel: rows from the top, RGB interleaved, `data.length = 3 · width · height`. */
 export type Pixels = { readonly width: number; readonly height: number; readonly data: Uint8Array }
 
+/** A picture of one 8-bit channel, such as a mask: rows from the top, `data.length = width · height`. */
+export type GrayPixels = { readonly width: number; readonly height: number; readonly data: Uint8Array }
+
 const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)
 /** The signature and the IHDR chunk (8 + 13 + 4 bytes), which must come first. */
 const headerLength = 8 + 25
