@@ -2,14 +2,17 @@
 // The command `sepia`. The sources are TypeScript run by Node 24 or later, which installs with the
 // package `node`; an older Node that started this file hands over to that one.
 import { spawn } from 'node:child_process'
-import { createRequire } from 'node:module'
+import module, { createRequire } from 'node:module'
 import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
 const main = new URL('../src/main.ts', import.meta.url)
 
-if (Number(process.versions.node.split('.')[0]) >= 24) await import(main.href)
-else handOver()
+if (Number(process.versions.node.split('.')[0]) >= 24) {
+  // Stripping types takes longer than most commands; the result is kept in the system's temporary folder.
+  module.enableCompileCache()
+  await import(main.href)
+} else handOver()
 
 function handOver() {
   let node
@@ -20,7 +23,7 @@ function handOver() {
   }
   // Through the channel the command sees that this process is gone, even when it was killed.
   const stdio = ['inherit', 'inherit', 'inherit', 'ipc']
-  const child = spawn(node, [fileURLToPath(main), ...process.argv.slice(2)], { stdio })
+  const child = spawn(node, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio })
   // The terminal interrupts both processes; other senders reach only this one, so it passes signals on.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('exit', (code, signal) => {

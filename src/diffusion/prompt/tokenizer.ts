@@ -19,6 +19,20 @@ const whitespace = /\p{White_Space}+/gu
 // letters that Unicode 17 added fall apart there, where they hold together here.
 const words = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu
 
+/** Merges of tokenizers that differ in nothing but their padding, as SDXL's two do. */
+const mergeTables = new WeakMap<
+  TokenizerData['vocab'],
+  { readonly from: TokenizerData['merges']; readonly table: MergeTable }
+>()
+
+function sharedMergeTable({ vocab, merges }: TokenizerData): MergeTable {
+  const known = mergeTables.get(vocab)
+  if (known?.from === merges) return known.table
+  const table = mergeTable(vocab, merges)
+  mergeTables.set(vocab, { from: merges, table })
+  return table
+}
+
 /** Text → token ids of one CLIP text encoder. */
 export class ClipTokenizer {
   readonly bosTokenId: number
@@ -40,7 +54,7 @@ export class ClipTokenizer {
     this.eosTokenId = data.eosTokenId
     this.padTokenId = data.padTokenId
     this.#vocab = data.vocab
-    this.#merges = mergeTable(data.vocab, data.merges)
+    this.#merges = sharedMergeTable(data)
     this.#pad = specialToken(data, 'pad', data.padTokenId)
     const marks = [specialToken(data, 'bos', data.bosTokenId), specialToken(data, 'eos', data.eosTokenId)]
     this.#marks = marks.filter(({ id }) => id !== data.padTokenId)

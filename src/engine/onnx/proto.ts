@@ -1,4 +1,4 @@
-// Writes the part of onnx.proto that our graphs need, straight to protobuf's wire format: a message is a list of
+// Writes the part of onnx.proto that our graphs need, straight to protobuf's wire format: a message is a row of
 // (field number, value) pairs, so each function below reads like its message in
 // https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 
@@ -50,114 +50,154 @@ const opsets = [
 ] as const
 
 const enum_ = { attributeFloat: 1, attributeInt: 2, attributeString: 3, attributeInts: 7, externalData: 1 } as const
-
-type Bytes = Uint8Array
-const utf8 = new TextEncoder()
+/** Bytes that any 64-bit integer fits into. */
+const maxVarintBytes = 10
 
 /** ModelProto as bytes that onnxruntime, OpenVINO and every ONNX tool read. */
 export function encodeModel(model: ModelProto): Uint8Array {
-  const graph = message([
-    ...model.nodes.map((node) => bytesField(1, encodeNode(node))),
-    stringField(2, model.name),
-    ...model.initializers.map((tensor) => bytesField(5, encodeTensor(tensor))),
-    ...model.inputs.map((value) => bytesField(11, encodeValueInfo(value))),
-    ...model.outputs.map((value) => bytesField(12, encodeValueInfo(value))),
-  ])
-  const imports = opsets.map(([domain, version]) =>
-    bytesField(8, message([stringField(1, domain), intField(2, version)])),
-  )
-  return message([intField(1, irVersion), stringField(2, 'sepia'), bytesField(7, graph), ...imports])
+  const out = new WireWriter()
+  out.int(1, irVersion)
+  out.string(2, 'sepia')
+  out.message(7, () => {
+    for (const node of model.nodes) out.message(1, () => writeNode(out, node))
+    out.string(2, model.name)
+    for (const tensor of model.initializers) out.message(5, () => writeTensor(out, tensor))
+    for (const value of model.inputs) out.message(11, () => writeValueInfo(out, value))
+    for (const value of model.outputs) out.message(12, () => writeValueInfo(out, value))
+  })
+  for (const [domain, version] of opsets)
+    out.message(8, () => {
+      out.string(1, domain)
+      out.int(2, version)
+    })
+  return out.written()
 }
 
-function encodeNode(node: NodeProto): Bytes {
-  return message([
-    ...node.inputs.map((name) => stringField(1, name)),
-    ...node.outputs.map((name) => stringField(2, name)),
-    stringField(3, node.name),
-    stringField(4, node.opType),
-    ...Object.entries(node.attributes).map(([name, value]) => bytesField(5, encodeAttribute(name, value))),
-    ...(node.domain === '' ? [] : [stringField(7, node.domain)]),
-  ])
+function writeNode(out: WireWriter, node: NodeProto): void {
+  for (const name of node.inputs) out.string(1, name)
+  for (const name of node.outputs) out.string(2, name)
+  out.string(3, node.name)
+  out.string(4, node.opType)
+  for (const [name, value] of Object.entries(node.attributes)) out.message(5, () => writeAttribute(out, name, value))
+  if (node.domain !== '') out.string(7, node.domain)
 }
 
-function encodeAttribute(name: string, value: Attribute): Bytes {
-  if (typeof value === 'number')
-    return message([stringField(1, name), intField(3, value), intField(20, enum_.attributeInt)])
-  if (typeof value === 'string')
-    return message([stringField(1, name), stringField(4, value), intField(20, enum_.attributeString)])
-  if ('float' in value)
-    return message([stringField(1, name), floatField(2, value.float), intField(20, enum_.attributeFloat)])
-  return message([stringField(1, name), ...value.map((item) => intField(8, item)), intField(20, enum_.attributeInts)])
-}
-
-function encodeTensor(tensor: TensorProto): Bytes {
-  const head = [
-    ...tensor.shape.map((size) => intField(1, size)),
-    intField(2, elementTypes[tensor.type]),
-    stringField(8, tensor.name),
-  ]
-  if (tensor.data instanceof Uint8Array) return message([...head, bytesField(9, tensor.data)])
-  const { location, offset, length } = tensor.data
-  const entries = [
-    ['location', location],
-    ['offset', String(offset)],
-    ['length', String(length)],
-  ] as const
-  return message([
-    ...head,
-    ...entries.map(([key, value]) => bytesField(13, message([stringField(1, key), stringField(2, value)]))),
-    intField(14, enum_.externalData),
-  ])
-}
-
-function encodeValueInfo(value: ValueInfoProto): Bytes {
-  const shape = message(
-    value.shape.map((size) =>
-      bytesField(1, message([typeof size === 'string' ? stringField(2, size) : intField(1, size)])),
-    ),
-  )
-  const tensorType = message([intField(1, elementTypes[value.type]), bytesField(2, shape)])
-  return message([stringField(1, value.name), bytesField(2, message([bytesField(1, tensorType)]))])
-}
-
-// Protobuf's wire format: https://protobuf.dev/programming-guides/encoding/
-
-const wire = { varint: 0, lengthDelimited: 2, fixed32: 5 } as const
-
-function message(fields: readonly Bytes[]): Bytes {
-  return Buffer.concat(fields)
-}
-
-function tag(field: number, type: number): Bytes {
-  return varint(field * 8 + type)
-}
-
-function intField(field: number, value: number): Bytes {
-  return Buffer.concat([tag(field, wire.varint), varint(value)])
-}
-
-function floatField(field: number, value: number): Bytes {
-  const bytes = Buffer.alloc(4)
-  bytes.writeFloatLE(value)
-  return Buffer.concat([tag(field, wire.fixed32), bytes])
-}
-
-function bytesField(field: number, value: Bytes): Bytes {
-  return Buffer.concat([tag(field, wire.lengthDelimited), varint(value.length), value])
-}
-
-function stringField(field: number, value: string): Bytes {
-  return bytesField(field, utf8.encode(value))
-}
-
-function varint(value: number): Bytes {
-  const bytes: number[] = []
-  // Negative integers are their 64-bit two's complement.
-  let rest = BigInt.asUintN(64, BigInt(value))
-  while (rest > 127n) {
-    bytes.push(Number(rest & 127n) | 128)
-    rest >>= 7n
+function writeAttribute(out: WireWriter, name: string, value: Attribute): void {
+  out.string(1, name)
+  if (typeof value === 'number') {
+    out.int(3, value)
+    out.int(20, enum_.attributeInt)
+  } else if (typeof value === 'string') {
+    out.string(4, value)
+    out.int(20, enum_.attributeString)
+  } else if ('float' in value) {
+    out.float(2, value.float)
+    out.int(20, enum_.attributeFloat)
+  } else {
+    for (const item of value) out.int(8, item)
+    out.int(20, enum_.attributeInts)
   }
-  bytes.push(Number(rest))
-  return Uint8Array.from(bytes)
+}
+
+function writeTensor(out: WireWriter, tensor: TensorProto): void {
+  for (const size of tensor.shape) out.int(1, size)
+  out.int(2, elementTypes[tensor.type])
+  out.string(8, tensor.name)
+  if (tensor.data instanceof Uint8Array) return out.bytes(9, tensor.data)
+  for (const [key, value] of Object.entries(tensor.data))
+    out.message(13, () => {
+      out.string(1, key)
+      out.string(2, String(value))
+    })
+  return out.int(14, enum_.externalData)
+}
+
+function writeValueInfo(out: WireWriter, value: ValueInfoProto): void {
+  out.string(1, value.name)
+  out.message(2, () =>
+    out.message(1, () => {
+      out.int(1, elementTypes[value.type])
+      out.message(2, () => {
+        for (const size of value.shape)
+          out.message(1, () => (typeof size === 'string' ? out.string(2, size) : out.int(1, size)))
+      })
+    }),
+  )
+}
+
+/** A message in protobuf's wire format (https://protobuf.dev/programming-guides/encoding/), in a buffer that grows. */
+class WireWriter {
+  #bytes = Buffer.allocUnsafe(1 << 16)
+  #length = 0
+
+  /** A copy of what has been written. */
+  written(): Uint8Array {
+    return new Uint8Array(this.#bytes.subarray(0, this.#length))
+  }
+
+  int(field: number, value: number): void {
+    this.#varint(field * 8)
+    this.#varint(value)
+  }
+
+  float(field: number, value: number): void {
+    this.#varint(field * 8 + 5)
+    this.#reserve(4)
+    this.#length = this.#bytes.writeFloatLE(value, this.#length)
+  }
+
+  string(field: number, value: string): void {
+    this.message(field, () => {
+      // A UTF-16 unit is at most three bytes of UTF-8.
+      this.#reserve(value.length * 3)
+      this.#length += this.#bytes.write(value, this.#length)
+    })
+  }
+
+  bytes(field: number, value: Uint8Array): void {
+    this.message(field, () => {
+      this.#reserve(value.length)
+      this.#bytes.set(value, this.#length)
+      this.#length += value.length
+    })
+  }
+
+  /** A field of whatever `write` writes; its length, which stands before it, is only known afterwards. */
+  message(field: number, write: () => void): void {
+    this.#varint(field * 8 + 2)
+    const start = this.#length
+    this.#length += 1
+    write()
+    const size = this.#length - start - 1
+    let sizeBytes = 1
+    while (size >= 2 ** (7 * sizeBytes)) sizeBytes += 1
+    if (sizeBytes > 1) {
+      this.#reserve(sizeBytes)
+      this.#bytes.copyWithin(start + sizeBytes, start + 1, this.#length)
+    }
+    this.#length = start
+    this.#varint(size)
+    this.#length += size
+  }
+
+  #varint(value: number): void {
+    this.#reserve(maxVarintBytes)
+    if (value < 0) {
+      // Negative integers are their 64-bit two's complement.
+      let rest = BigInt.asUintN(64, BigInt(value))
+      for (; rest > 127n; rest >>= 7n) this.#bytes[this.#length++] = Number(rest & 127n) | 128
+      this.#bytes[this.#length++] = Number(rest)
+      return
+    }
+    let rest = value
+    for (; rest > 127; rest = Math.floor(rest / 128)) this.#bytes[this.#length++] = (rest % 128) | 128
+    this.#bytes[this.#length++] = rest
+  }
+
+  #reserve(count: number): void {
+    if (this.#length + count <= this.#bytes.length) return
+    const grown = Buffer.allocUnsafe(Math.max(2 * this.#bytes.length, this.#length + count))
+    grown.set(this.#bytes)
+    this.#bytes = grown
+  }
 }

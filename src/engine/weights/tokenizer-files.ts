@@ -50,8 +50,23 @@ export async function readTokenizer(folder: string): Promise<TokenizerData> {
   }
 }
 
-/** CLIP's own tokenizer of 49,408 tokens, with the given padding. */
+/** CLIP's own tokenizer of 49,408 tokens, with the given padding. All of them share one vocabulary. */
 export async function standardTokenizer(padTokenId: number): Promise<TokenizerData> {
+  standard ??= readStandardVocabulary()
+  return {
+    ...(await standard),
+    bosTokenId: standardVocabSize - 2,
+    eosTokenId: standardVocabSize - 1,
+    padTokenId,
+    modelMaxLength: maxLength,
+  }
+}
+
+type Vocabulary = Pick<TokenizerData, 'vocab' | 'merges'>
+
+let standard: Promise<Vocabulary> | null = null
+
+async function readStandardVocabulary(): Promise<Vocabulary> {
   const text = (await promisify(gunzip)(await readFile(standardFile))).toString('utf8')
   const merges = text
     .split('\n')
@@ -62,17 +77,8 @@ export async function standardTokenizer(padTokenId: number): Promise<TokenizerDa
   const vocab = new Map([...words, startOfText, endOfText].map((word, id) => [word, id]))
   if (vocab.size !== standardVocabSize)
     throw new AppError('bad_file', `file ${standardFile} gives ${vocab.size} tokens, expected ${standardVocabSize}`)
-  return {
-    vocab,
-    merges,
-    bosTokenId: standardVocabSize - 2,
-    eosTokenId: standardVocabSize - 1,
-    padTokenId,
-    modelMaxLength: maxLength,
-  }
+  return { vocab, merges }
 }
-
-type Vocabulary = Pick<TokenizerData, 'vocab' | 'merges'>
 
 async function readVocabulary(folder: string): Promise<Vocabulary> {
   const vocabFile = join(folder, 'vocab.json')
