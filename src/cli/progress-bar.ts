@@ -24,6 +24,8 @@ export type ProgressDisplay = Disposable & {
 export class ProgressNarrator {
   readonly #images: number
   #lastEventMs: number
+  /** Steps done of each picture. */
+  readonly #steps = new Map<number, number>()
   #stepMs: number[] = []
 
   constructor(images: number, nowMs: number) {
@@ -50,6 +52,8 @@ export class ProgressNarrator {
         return { label: `loading ${componentWords[progress.component]}`, fraction: null, details: [] }
       case 'encode':
         return { label: 'encoding the prompt', fraction: null, details: [] }
+      case 'encodeStart':
+        return { label: 'encoding the picture', fraction: null, details: [] }
       case 'denoise':
         return this.#tellStep(progress.image, progress.step, progress.of, elapsedMs)
       case 'decode':
@@ -60,9 +64,11 @@ export class ProgressNarrator {
   }
 
   #tellStep(image: number, step: number, of: number, elapsedMs: number): ProgressLine {
-    if (step > 0) this.#stepMs = [...this.#stepMs, elapsedMs].slice(-5)
+    // An event without a step more only tells whose turn it is.
+    if (step === (this.#steps.get(image) ?? 0) + 1) this.#stepMs = [...this.#stepMs, elapsedMs].slice(-5)
+    this.#steps.set(image, step)
     const meanMs = this.#stepMs.reduce((sum, ms) => sum + ms, 0) / this.#stepMs.length
-    const stepsLeft = of - step + of * (this.#images - 1 - image)
+    const stepsLeft = of * this.#images - this.#steps.values().reduce((sum, done) => sum + done, 0)
     const pace = this.#stepMs.length > 0 ? [`${seconds(meanMs)}/step`, `${duration(meanMs * stepsLeft)} left`] : []
     return { label: this.#picture(image), fraction: step / of, details: [`step ${step}/${of}`, ...pace] }
   }

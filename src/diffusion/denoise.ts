@@ -1,29 +1,71 @@
 import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { checkFinite } from './check-finite.ts'
 import { guidedNoise, type Guidance } from './guidance.ts'
+import type { KeptArea, PreparedLatents } from './prepare-latents.ts'
+import type { PreviewMaker } from './preview.ts'
 import type { Scheduler } from './schedulers/scheduler.ts'
+import type { Stage } from './stages.ts'
 
 export type DenoiseInput = {
   readonly guidance: Guidance
+  /** A run that begins at the stage's first evaluation. */
   readonly scheduler: Scheduler
-  /** (1, C, H/f, W/f), scaled by the scheduler's initNoiseSigma; denoised in place. */
+  readonly stage: Stage
+  /** (1, C, h, w) at the stage's first noise level; denoised in place. */
   readonly latents: Tensor
   /** Fills and returns unit normal noise of the latents' shape, from the picture's own stream. */
   readonly noise: () => Float32Array
+  /** What a UNet that knows nothing of masks must leave as it is. */
+  readonly kept: KeptArea | null
+  /** What an inpainting UNet sees behind the latents. */
+  readonly maskChannels: PreparedLatents['maskChannels']
+  /** Makes an approximate picture after each evaluation. */
+  readonly preview: PreviewMaker | null
 }
 
-/** Denoise latents in place to the end of the schedule, yielding after every evaluation of the network. */
-export async function* denoise(input: DenoiseInput): AsyncGenerator<{ step: number; of: number }, Tensor> {
-  const { guidance, scheduler, latents, noise } = input
-  const of = scheduler.timesteps.length
-  const modelInput = tensor(latents.shape, new Float32Array(latents.data.length))
-  for (const [index, timestep] of scheduler.timesteps.entries()) {
-    scheduler.scaleModelInput(latents.data, index, modelInput.data)
-    const noisePred = await guidedNoise(guidance, modelInput, timestep)
-    checkFinite(noisePred, `the UNet's prediction at step ${index + 1} of ${of}`)
+/** Evaluations done, and what the picture looks like so far, where asked for. */
+export type DenoiseProgress = { readonly step: number; readonly preview: Tensor | null }
+
+/** Denoise latents in place over one stage, yielding after every evaluation of the network. */
+export async function* denoise(input: DenoiseInput): AsyncGenerator<DenoiseProgress, void> {
+  const { guidance, scheduler, stage, latents, noise, kept, maskChannels, preview } = input
+  // The buffers of the whole run: a step makes no arrays of its own.
+  const modelInput = modelInputFor(latents, maskChannels)
+  const sample = modelInput.data.subarray(0, latents.data.length)
+  const noised = kept && new Float32Array(latents.data.length)
+  for (let index = stage.begin; index < stage.end; index++) {
+    scheduler.scaleModelInput(latents.data, index, sample)
+    const noisePred = await guidedNoise(guidance, modelInput, scheduler.timesteps[index])
+    checkFinite(noisePred, `the UNet's prediction at step ${index + 1} of ${scheduler.timesteps.length}`)
+    const shown = preview?.(sample, noisePred.data, index, kept) ?? null
     scheduler.step(noisePred.data, index, latents.data, noise)
-    yield { step: index + 1, of }
+    if (kept) restoreKept(latents.data, kept, scheduler, index + 1, noised!)
+    yield { step: index + 1 - stage.begin, preview: shown }
   }
   checkFinite(latents, 'the denoised latents')
-  return latents
+}
+
+/** Latents in front, and what does not change from step to step behind them. */
+function modelInputFor(latents: Tensor, maskChannels: Tensor | null): Tensor {
+  const [, channels, height, width] = latents.shape as [number, number, number, number]
+  const more = maskChannels?.shape[1] ?? 0
+  const modelInput = tensor([1, channels + more, height, width], new Float32Array((channels + more) * height * width))
+  if (maskChannels) modelInput.data.set(maskChannels.data, latents.data.length)
+  return modelInput
+}
+
+/** Put the picture back outside the mask, with the noise of the evaluation that comes next; without noise at the end. */
+function restoreKept(
+  latents: Float32Array,
+  { mask, picture, noise }: KeptArea,
+  scheduler: Scheduler,
+  next: number,
+  noised: Float32Array,
+): void {
+  const isEnd = next === scheduler.timesteps.length
+  if (!isEnd) scheduler.addNoise(picture, noise, next, noised)
+  const source = isEnd ? picture : noised
+  const plane = mask.length
+  for (let start = 0; start < latents.length; start += plane)
+    for (let i = 0; i < plane; i++) if (mask[i] === 0) latents[start + i] = source[start + i]
 }

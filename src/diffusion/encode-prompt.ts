@@ -1,10 +1,10 @@
 // Prompts → what the UNet is conditioned on, as SDXL does it (arXiv 2307.01952, section 2.1): hidden states of both text
-// encoders side by side, and the second one's pooled embedding.
+// encoders side by side, and the second one's pooled embedding. A refiner has the second one alone.
 import type { TextEncoder } from '#engine/networks/text-encoder.ts'
 import { tensor, zeros, type Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../errors.ts'
 import { checkFinite } from './check-finite.ts'
-import type { Networks, PipelineModel } from './networks.ts'
+import type { DenoiserModel, DenoiserNetworks } from './networks.ts'
 import { chunkPrompt, padChunks, type PromptChunks } from './prompt/prompt-chunks.ts'
 import { applyTokenWeights } from './prompt/weighting.ts'
 
@@ -34,66 +34,81 @@ type EncodedChunks = { readonly states: Tensor; readonly pooled: Tensor | null }
 /** SDXL is conditioned on the penultimate hidden states. */
 const penultimate = 1
 
-/** One prompt, cut into chunks for both encoders. */
-type ChunkPair = { readonly first: PromptChunks; readonly second: PromptChunks; readonly skipLayers: number }
+/** One prompt, cut into chunks for each encoder that there is. */
+type ChunkPair = { readonly first: PromptChunks | null; readonly second: PromptChunks; readonly skipLayers: number }
 
 /** Throws `bad_prompt` or `bad_argument` for what is wrong with the prompts, negative ones included, whether used or not. */
-export function checkPrompts(model: PipelineModel, prompts: Prompts): void {
+export function checkPrompts(model: DenoiserModel, prompts: Prompts): void {
   chunkPositive(model, prompts)
   chunkNegative(model, prompts)
 }
 
 /** Encode the prompt, and the negative one when guidance needs it; all are padded to the same number of chunks. */
 export async function encodePrompts(
-  model: PipelineModel,
-  networks: Networks,
+  model: DenoiserModel,
+  networks: DenoiserNetworks,
   prompts: Prompts,
   useGuidance: boolean,
 ): Promise<EncodedPrompts> {
   const positive = chunkPositive(model, prompts)
   const negative = useGuidance ? chunkNegative(model, prompts) : null
   const pairs = negative ? [positive, negative] : [positive]
-  const count = Math.max(...pairs.flatMap(({ first, second }) => [first.ids.length, second.ids.length]))
+  const count = Math.max(...pairs.flatMap(({ first, second }) => [first?.ids.length ?? 0, second.ids.length]))
 
   const embeds: PromptEmbeds[] = []
   for (const { first, second, skipLayers } of pairs) {
-    const padded = padChunks(model.tokenizer, first, count)
-    const padded2 = padChunks(model.tokenizer2, second, count)
-    const { states } = await encodeChunks(await networks.textEncoder('textEncoder', { chunks: 1, skipLayers }), padded)
-    const encoder2 = await networks.textEncoder('textEncoder2', { chunks: 1, skipLayers })
-    const { states: states2, pooled } = await encodeChunks(encoder2, padded2)
-    checkFinite(states, 'the output of the first text encoder')
+    const options = { chunks: 1, skipLayers }
+    let states: Tensor | null = null
+    if (first && model.tokenizer) {
+      const encoder = await networks.textEncoder('textEncoder', options)
+      ;({ states } = await encodeChunks(encoder, padChunks(model.tokenizer, first, count)))
+      checkFinite(states, 'the output of the first text encoder')
+    }
+    const encoder2 = await networks.textEncoder('textEncoder2', options)
+    const { states: states2, pooled } = await encodeChunks(encoder2, padChunks(model.tokenizer2, second, count))
     checkFinite(states2, 'the output of the second text encoder')
     checkFinite(pooled!, 'the pooled output of the second text encoder')
-    embeds.push({ promptEmbeds: sideBySide(states, states2), pooledPromptEmbeds: pooled! })
+    embeds.push({ promptEmbeds: states ? sideBySide(states, states2) : states2, pooledPromptEmbeds: pooled! })
   }
   const encoded = embeds[0]
   if (!useGuidance) return { positive: encoded, negative: null }
   return { positive: encoded, negative: embeds[1] ?? zerosLike(encoded) }
 }
 
-function chunkPositive(model: PipelineModel, { clipSkip, prompt, prompt2 }: Prompts): ChunkPair {
+function chunkPositive(model: DenoiserModel, { clipSkip, prompt, prompt2 }: Prompts): ChunkPair {
   return {
-    first: chunkPrompt(model.tokenizer, prompt, 'prompt'),
-    second: chunkPrompt(model.tokenizer2, prompt2 ?? prompt, prompt2 === null ? 'prompt' : 'prompt_2'),
+    ...chunkPair(model, { text: prompt, field: 'prompt' }, { text: prompt2, field: 'prompt_2' }),
     skipLayers: skippedLayers(model, clipSkip),
   }
 }
 
 /** The two negative prompts, or null for zero embeddings: SDXL's meaning of "no negative prompt at all". */
-function chunkNegative(model: PipelineModel, { negativePrompt, negativePrompt2 }: Prompts): ChunkPair | null {
+function chunkNegative(model: DenoiserModel, { negativePrompt, negativePrompt2 }: Prompts): ChunkPair | null {
   if (negativePrompt === null && negativePrompt2 === null && model.forceZerosForEmptyPrompt) return null
-  const text2 = negativePrompt2 ?? negativePrompt ?? ''
+  const first = { text: negativePrompt ?? '', field: 'negative_prompt' }
   return {
-    first: chunkPrompt(model.tokenizer, negativePrompt ?? '', 'negative_prompt'),
-    second: chunkPrompt(model.tokenizer2, text2, negativePrompt2 === null ? 'negative_prompt' : 'negative_prompt_2'),
+    ...chunkPair(model, first, { text: negativePrompt2, field: 'negative_prompt_2' }),
     skipLayers: penultimate,
   }
 }
 
+/** A text and the field that it came in. */
+type Field<Text> = { readonly text: Text; readonly field: string }
+
+/** Both prompts for a base model; a refiner, which has one encoder, takes the first prompt, as the reference does. */
+function chunkPair(
+  { tokenizer, tokenizer2 }: DenoiserModel,
+  first: Field<string>,
+  second: Field<string | null>,
+): Pick<ChunkPair, 'first' | 'second'> {
+  if (!tokenizer) return { first: null, second: chunkPrompt(tokenizer2, first.text, first.field) }
+  const { text, field } = second.text === null ? first : { ...second, text: second.text }
+  return { first: chunkPrompt(tokenizer, first.text, first.field), second: chunkPrompt(tokenizer2, text, field) }
+}
+
 /** Layers to leave out of both encoders; diffusers counts clip_skip from the penultimate layer, and for the prompt only. */
-function skippedLayers(model: PipelineModel, clipSkip: number | null): number {
-  const layers = Math.min(model.textConfig.numHiddenLayers, model.textConfig2.numHiddenLayers)
+function skippedLayers({ textConfig, textConfig2 }: DenoiserModel, clipSkip: number | null): number {
+  const layers = Math.min(textConfig?.numHiddenLayers ?? Infinity, textConfig2.numHiddenLayers)
   const skipLayers = (clipSkip ?? 0) + penultimate
   if (skipLayers > layers)
     throw new AppError(

@@ -42,6 +42,11 @@ export class TorchGenerator {
     return data
   }
 
+  /** The next value of 0 ≤ u < 1, as `torch.rand` draws it in fp32. */
+  uniform(): number {
+    return this.#nextUniform24()
+  }
+
   #fillBlocks(data: Float32Array): void {
     for (let i = 0; i < data.length; i++) data[i] = this.#nextUniform24()
     for (let i = 0; i + blockSize <= data.length; i += blockSize) uniformToNormal(data, i)

@@ -22,7 +22,7 @@ serveRequests((settings): Engine => {
         import('./pipeline-cache.ts'),
       ])
       pipelines ??= new PipelineCache(settings)
-      return runGenerate(task, files, { settings, pipelines, ...hooks })
+      return runGenerate(task, files, { pipelines, ...hooks })
     },
     inspect: (path, hooks) => inspect(path, settings, hooks.onProgress),
     async probe() {

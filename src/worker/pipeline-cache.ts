@@ -2,6 +2,7 @@
 // content hash of its component and the options of its graph, so another VAE leaves the UNet where it is, and the same
 // weights in another file are not loaded again.
 import { stat } from 'node:fs/promises'
+import type { PreviewProjection } from '#diffusion/preview.ts'
 import type { Backend, Precision } from '#engine/backend.ts'
 import { onnxruntimeBackend, tryBackend } from '#engine/backends/onnxruntime.ts'
 import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
@@ -22,7 +23,7 @@ export type OpenModel = {
 
 /** How one kind of network is loaded from a component. */
 export type NetworkRequest<Config, Options, Network> = {
-  readonly kind: 'textEncoder' | 'unet' | 'vaeDecoder'
+  readonly kind: 'textEncoder' | 'unet' | 'vaeDecoder' | 'vaeEncoder'
   readonly component: Component<Config>
   readonly options: Options
   load(source: NetworkSource<Config>, options: Options): Promise<Network>
@@ -43,6 +44,8 @@ export class PipelineCache implements AsyncDisposable {
   readonly #models = new WeakMap<Checkpoint, OpenModel>()
   /** In the order of use, the most recent last. */
   readonly #networks = new Map<string, LoadedNetwork>()
+  /** Content hash of a VAE → how its latents are shown. */
+  readonly #previews = new Map<string, PreviewProjection>()
   readonly #freeBytes: () => number
   #tried: Promise<void> | null = null
 
@@ -125,6 +128,15 @@ export class PipelineCache implements AsyncDisposable {
       prepared[Symbol.dispose]()
       throw error
     }
+  }
+
+  /** How the latents of the VAE with this content hash are shown; fitted once. */
+  async previewProjection(vaeHash: string, fit: () => Promise<PreviewProjection>): Promise<PreviewProjection> {
+    const known = this.#previews.get(vaeHash)
+    if (known) return known
+    const projection = await fit()
+    this.#previews.set(vaeHash, projection)
+    return projection
   }
 
   /** Release networks, the least recently used first, until `neededBytes` are available; returns how many are then. */

@@ -1,24 +1,43 @@
-import type { GenerateTask } from './protocol.ts'
+import type { GenerateTask, TaskStart } from './protocol.ts'
+
+/** Identities of the weights that a picture was made with. */
+export type ModelHashes = { readonly model: string; readonly refiner: string | null }
 
 /** What a PNG says of how it was made: one text chunk a parameter, enough to make the picture again. */
-export function pngText(task: GenerateTask, seed: number, modelHash: string): Record<string, string> {
+export function pngText(task: GenerateTask, seed: number, hashes: ModelHashes): Record<string, string> {
   const optional = {
     prompt_2: task.prompt2,
     negative_prompt: task.negativePrompt,
     negative_prompt_2: task.negativePrompt2,
     clip_skip: task.clipSkip,
   }
-  const given = Object.entries(optional).filter(([, value]) => value !== null)
   return {
     Software: 'Sepia',
     prompt: task.prompt,
-    ...Object.fromEntries(given.map(([key, value]) => [key, String(value)])),
+    ...given(optional),
     seed: String(seed),
     steps: String(task.numInferenceSteps),
     cfg_scale: String(task.guidanceScale),
     sampler: task.sampler,
     width: String(task.width),
     height: String(task.height),
-    model_hash: modelHash,
+    ...startText(task.start),
+    model_hash: hashes.model,
+    ...given({ refiner_hash: hashes.refiner, high_noise_frac: task.refiner?.denoisingEnd ?? null }),
   }
+}
+
+/** How the picture began; nothing where it began with text alone. */
+function startText(start: TaskStart): Record<string, string> {
+  if (start.mode === 'textToImage') return {}
+  const mode = { imageToImage: 'image_to_image', inpaint: 'inpaint', outpaint: 'outpaint' }[start.mode]
+  const pictures = { init_image_hash: start.image, mask_image_hash: 'mask' in start ? start.mask : null }
+  const padding = start.mode === 'inpaint' ? start.fullResPadding : null
+  return given({ mode, strength: start.strength, ...pictures, inpaint_full_res_padding: padding })
+}
+
+function given(values: Readonly<Record<string, string | number | null>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(values).flatMap(([key, value]) => (value === null ? [] : [[key, String(value)]])),
+  )
 }

@@ -94,9 +94,15 @@ export type Progress =
     }
   | { readonly phase: 'load'; readonly component: ComponentName }
   | { readonly phase: 'encode' }
+  /** The picture to start from goes through the VAE. */
+  | { readonly phase: 'encodeStart' }
   | {
       readonly phase: 'denoise'
       readonly image: number
+      /**
+       * Evaluations of the network that are done, by base model and refiner together. With a refiner the base model
+       * works on all pictures before the refiner goes on with the first, beginning at the step where that was left.
+       */
       readonly step: number
       readonly of: number
       /** A small JPEG of what the latents look like, where the task asked for previews. */
@@ -108,6 +114,8 @@ export type Progress =
 export type Timings = {
   readonly loadMs: number
   readonly encodePromptMs: number
+  /** The picture to start from: decoding, resizing and the VAE. */
+  readonly encodeStartMs: number
   /** One entry a step, over all pictures in order. */
   readonly stepMs: readonly number[]
   readonly decodeMs: number
@@ -117,6 +125,8 @@ export type Timings = {
 
 export type GenerateResult = {
   readonly modelHash: string
+  /** Null where the task has no refiner. */
+  readonly refinerHash: string | null
   readonly timings: Timings
   /** Things that the user should know, such as a picture of one colour. */
   readonly warnings: readonly string[]

@@ -1,32 +1,27 @@
 // One task in an engine process: from a resolved order to encoded pictures.
-import type { Networks } from '#diffusion/networks.ts'
-import { checkInput, generate } from '#diffusion/pipeline.ts'
+import { checkOrder, generate, type PipelineEvent, type PipelineOrder } from '#diffusion/pipeline.ts'
 import { vaeScaleFactor } from '#engine/models/vae-config.ts'
-import { TextEncoder } from '#engine/networks/text-encoder.ts'
-import { UNet, unetActivationBytes } from '#engine/networks/unet.ts'
-import { VaeDecoder, vaeDecodeBytes } from '#engine/networks/vae-decoder.ts'
 import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#image/codec.ts'
-import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
-import { pngText } from './png-text.ts'
-import type { EngineSettings, GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
+import type { Tensor } from '#tensor/tensor.ts'
+import type { OpenModel, PipelineCache } from './pipeline-cache.ts'
+import { pngText, type ModelHashes } from './png-text.ts'
+import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
 import { AppError } from '../errors.ts'
 import { Stopwatch } from './stopwatch.ts'
-import { textToImageModel, type TextToImageModel } from './text-to-image-model.ts'
+import { taskModel } from './task-model.ts'
+import { taskNetworks } from './task-networks.ts'
+import { openTaskPictures } from './task-pictures.ts'
 
 export type GenerateContext = {
-  readonly settings: EngineSettings
   readonly pipelines: PipelineCache
   readonly onProgress: (progress: Progress) => void
   readonly onImage: (index: number, seed: number, bytes: Uint8Array) => Promise<void>
+  /** Told of each picture as the networks made it, before it is put into its place in the picture that was given. */
+  readonly onPainted?: (index: number, pixels: Pixels) => void
 }
 
-type Watch = Stopwatch<'load' | 'encode' | 'denoise' | 'decode' | 'image'>
-
-/** Memory for the activations of a text encoder over 77 tokens, in bytes: small against everything else. */
-const textActivationBytes = 64 << 20
-/** The smallest tile that is decoded when memory is short: below it there is too little picture round each pixel. */
-const minTilePixels = 256
-const minTileLatents = 8
+/** Quality of a preview's JPEG, 1 to 100. */
+const previewQuality = 80
 
 /** Make a task's pictures, handing over each one as soon as it is encoded. */
 export async function runGenerate(
@@ -35,113 +30,108 @@ export async function runGenerate(
   context: GenerateContext,
 ): Promise<GenerateResult> {
   const { onImage, onProgress, pipelines } = context
-  const watch: Watch = new Stopwatch('load')
-  if (task.start.mode !== 'textToImage' || task.refiner || task.previews)
-    throw new AppError('bad_argument', `mode: ${task.start.mode} with these options is not there yet`)
-  const model = textToImageModel(await pipelines.checkpoint(files.checkpoint))
-  // Everything that can be wrong with the order is told before the weights are read for the first time.
-  checkInput(model.pipeline, task)
-  const opened = await pipelines.open(files.checkpoint, onProgress)
-  if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, opened.modelHash))
-  const stepMs: number[] = []
-  const warnings = ignoredByGuidance(task)
-  let current: Progress = { phase: 'encode' }
-  const networks = networksFor(opened, model, context, watch, warnings, () => onProgress(current))
+  const watch = new Stopwatch<'load' | PipelineEvent['phase']>('load')
 
-  for await (const event of generate(model.pipeline, networks, task)) {
+  // 1. Everything that can be wrong with the order is told before the weights are read for the first time.
+  const refinerPath = refinerPathOf(task, files)
+  const checkpoint = await pipelines.checkpoint(files.checkpoint)
+  const refinerCheckpoint = refinerPath === null ? null : await pipelines.checkpoint(refinerPath)
+  const { pipeline, vae } = taskModel(checkpoint, refinerCheckpoint, task.start.mode)
+  const order = pipelineOrder(task)
+  checkOrder(pipeline, order)
+  watch.enter('encodeStart')
+  const pictures = await openTaskPictures(task, files, vaeScaleFactor(vae.config))
+  watch.enter('load')
+
+  // 2. weights
+  const opened = await pipelines.open(files.checkpoint, onProgress)
+  const refiner = refinerPath === null ? null : await pipelines.open(refinerPath, onProgress)
+  const hashes = hashesOf(opened, refiner)
+  if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, hashes))
+
+  // 3. pictures
+  const stepMs: number[] = []
+  const warnings = new Set(ignoredByGuidance(task))
+  let current: Progress = { phase: 'encode' }
+  const networks = taskNetworks(opened, refiner, vae, {
+    pipelines,
+    onProgress,
+    duringLoad: (load) => watch.during('load', load),
+    onLoaded: () => onProgress(current),
+    onWarning: (warning) => warnings.add(warning),
+  })
+  const input = { ...order, start: pictures.start, seeds: task.seeds, previews: task.previews }
+  for await (const event of generate(pipeline, networks, input)) {
+    const elapsedMs = watch.enter(event.phase)
     if (event.phase === 'done') {
-      watch.enter('image')
       const seed = task.seeds[event.image]
-      const [, ...size] = event.picture.shape
-      const pixels = toPixels({ shape: size, data: event.picture.data })
-      if (isOneColour(pixels)) warnings.push(`the picture of seed ${seed} has a single colour`)
-      await onImage(event.image, seed, await encode(pixels, task, seed, opened.modelHash))
+      const painted = toPixels(withoutBatch(event.picture))
+      context.onPainted?.(event.image, painted)
+      if (isOneColour(painted)) warnings.add(`the picture of seed ${seed} has a single colour`)
+      await onImage(event.image, seed, await encode(pictures.finish(painted), task, seed, hashes))
     } else {
-      const elapsedMs = watch.enter(event.phase)
-      if (event.phase === 'denoise' && event.step > 0) stepMs.push(elapsedMs)
-      current = event
-      onProgress(event)
+      if (isStepAfter(current, event)) stepMs.push(elapsedMs)
+      current = await progressOf(event)
+      onProgress(current)
     }
   }
   watch.enter('load')
   return {
-    modelHash: opened.modelHash,
+    modelHash: hashes.model,
+    refinerHash: hashes.refiner,
     timings: {
       loadMs: watch.ms('load'),
       encodePromptMs: watch.ms('encode'),
+      encodeStartMs: watch.ms('encodeStart'),
       stepMs,
       decodeMs: watch.ms('decode'),
-      encodeImageMs: watch.ms('image'),
+      encodeImageMs: watch.ms('done'),
       totalMs: watch.totalMs(),
     },
-    warnings,
+    warnings: [...warnings],
   }
 }
 
-/** The pipeline's networks, out of the cache; their loading is timed apart, and `resume` tells of what goes on after it. */
-function networksFor(
-  opened: OpenModel,
-  { textEncoder, vae }: TextToImageModel,
-  { onProgress, pipelines, settings }: GenerateContext,
-  watch: Watch,
-  warnings: string[],
-  resume: () => void,
-): Networks {
-  const { textEncoder2, unet } = opened.checkpoint
-  const load = <Config extends object, Options, Network extends AsyncDisposable>(
-    request: NetworkRequest<Config, Options, Network>,
-  ): Promise<Network> =>
-    watch.during('load', async () => {
-      let told = false
-      const network = await pipelines.network(opened, request, (progress) => {
-        told = true
-        onProgress(progress)
-      })
-      if (told) resume()
-      return network
-    })
+/** Where the task's refiner lies; null where it has none. */
+function refinerPathOf({ refiner }: GenerateTask, files: TaskFiles): string | null {
+  if (refiner === null) return null
+  if (files.refiner === null) throw new AppError('internal', 'refiner: the task asks for one and no file is given')
+  return files.refiner
+}
+
+function pipelineOrder(task: GenerateTask): PipelineOrder {
+  const { start, refiner } = task
   return {
-    guidanceBatch: settings.device === 'cpu' ? 1 : 2,
-    textEncoder: (which, options) =>
-      load({
-        kind: 'textEncoder',
-        component: which === 'textEncoder' ? textEncoder : textEncoder2,
-        options,
-        activationBytes: textActivationBytes,
-        load: (...args) => TextEncoder.load(...args),
-      }),
-    unet: (options) =>
-      load({
-        kind: 'unet',
-        component: unet,
-        options,
-        activationBytes: unetActivationBytes(unet.config, options),
-        load: (...args) => UNet.load(...args),
-      }),
-    vaeDecoder: (options) =>
-      load({
-        kind: 'vaeDecoder',
-        component: vae,
-        options,
-        activationBytes: vaeDecodeBytes(vae.config, options),
-        load: (...args) => VaeDecoder.load(...args),
-      }),
-    async decodeEdgeLimit(size) {
-      const available = await pipelines.makeRoom(vaeDecodeBytes(vae.config, size))
-      if (available >= vaeDecodeBytes(vae.config, size)) return null
-      const smallest = Math.max(minTileLatents, Math.ceil(minTilePixels / vaeScaleFactor(vae.config)))
-      const longest = Math.max(size.height, size.width)
-      let edge = longest
-      while (edge > smallest && vaeDecodeBytes(vae.config, { height: edge, width: edge }) > available) edge -= 1
-      if (edge === longest) return null
-      warnings.push(`memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`)
-      return edge
-    },
+    ...task,
+    strength: start.mode === 'textToImage' ? 1 : start.strength,
+    denoisingEnd: refiner?.denoisingEnd ?? null,
   }
 }
 
-async function encode(pixels: Pixels, task: GenerateTask, seed: number, modelHash: string): Promise<Uint8Array> {
-  return task.imageEncoding === 'png' ? encodePng(pixels, pngText(task, seed, modelHash)) : encodeJpeg(pixels)
+function hashesOf(opened: OpenModel, refiner: OpenModel | null): ModelHashes {
+  return { model: opened.modelHash, refiner: refiner?.modelHash ?? null }
+}
+
+/** Whether `event` tells of one more evaluation than `before`, so that the time between them is that evaluation's. */
+function isStepAfter(before: Progress, event: PipelineEvent): boolean {
+  if (before.phase !== 'denoise' || event.phase !== 'denoise') return false
+  return event.image === before.image && event.step === before.step + 1
+}
+
+async function progressOf(event: Exclude<PipelineEvent, { phase: 'done' }>): Promise<Progress> {
+  if (event.phase !== 'denoise') return event
+  const { phase, image, step, of, preview } = event
+  const progress = { phase, image, step, of }
+  return preview ? { ...progress, preview: await encodeJpeg(toPixels(preview), previewQuality) } : progress
+}
+
+/** (1, 3, H, W) → (3, H, W) */
+function withoutBatch({ shape, data }: Tensor): Tensor {
+  return { shape: shape.slice(1), data }
+}
+
+async function encode(pixels: Pixels, task: GenerateTask, seed: number, hashes: ModelHashes): Promise<Uint8Array> {
+  return task.imageEncoding === 'png' ? encodePng(pixels, pngText(task, seed, hashes)) : encodeJpeg(pixels)
 }
 
 /** At a guidance scale of 1 or below the reference never looks at the negative prompt; the user is told. */

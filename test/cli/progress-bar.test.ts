@@ -33,18 +33,41 @@ describe('the narrator', () => {
   it('tells the pace of the steps and what is left of all pictures', () =>
     expect(
       lines(2, [
-        [100, { phase: 'denoise', image: 0, step: 0, of: 4 }],
-        [2100, { phase: 'denoise', image: 0, step: 1, of: 4 }],
-        [6100, { phase: 'denoise', image: 0, step: 2, of: 4 }],
+        [100, { phase: 'denoise', image: 0, step: 0, of: 2 }],
+        [2100, { phase: 'denoise', image: 0, step: 1, of: 2 }],
+        [6100, { phase: 'denoise', image: 0, step: 2, of: 2 }],
         [7000, { phase: 'decode', image: 0 }],
-        [9000, { phase: 'denoise', image: 1, step: 3, of: 4 }],
+        [9000, { phase: 'denoise', image: 1, step: 0, of: 2 }],
+        [12000, { phase: 'denoise', image: 1, step: 1, of: 2 }],
       ]),
     ).toEqual([
-      'picture 1/2|0|step 0/4',
-      'picture 1/2|0.25|step 1/4, 2.00 s/step, 14 s left',
-      'picture 1/2|0.5|step 2/4, 3.00 s/step, 18 s left',
+      'picture 1/2|0|step 0/2',
+      'picture 1/2|0.5|step 1/2, 2.00 s/step, 6 s left',
+      'picture 1/2|1|step 2/2, 3.00 s/step, 6 s left',
       'decoding picture 1/2||',
-      'picture 2/2|0.75|step 3/4, 2.67 s/step, 3 s left',
+      'picture 2/2|0|step 0/2, 3.00 s/step, 6 s left',
+      'picture 2/2|0.5|step 1/2, 3.00 s/step, 3 s left',
+    ]))
+
+  it('follows a refiner, which comes back to the first picture', () =>
+    expect(
+      lines(2, [
+        [0, { phase: 'encodeStart' }],
+        [1000, { phase: 'denoise', image: 0, step: 0, of: 2 }],
+        [2000, { phase: 'denoise', image: 0, step: 1, of: 2 }],
+        [2000, { phase: 'denoise', image: 1, step: 0, of: 2 }],
+        [5000, { phase: 'denoise', image: 1, step: 1, of: 2 }],
+        [9000, { phase: 'denoise', image: 0, step: 1, of: 2 }],
+        [11000, { phase: 'denoise', image: 0, step: 2, of: 2 }],
+      ]),
+    ).toEqual([
+      'encoding the picture||',
+      'picture 1/2|0|step 0/2',
+      'picture 1/2|0.5|step 1/2, 1.00 s/step, 3 s left',
+      'picture 2/2|0|step 0/2, 1.00 s/step, 3 s left',
+      'picture 2/2|0.5|step 1/2, 2.00 s/step, 4 s left',
+      'picture 1/2|0.5|step 1/2, 2.00 s/step, 4 s left',
+      'picture 1/2|1|step 2/2, 2.00 s/step, 2 s left',
     ]))
 })
 

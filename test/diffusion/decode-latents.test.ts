@@ -1,7 +1,9 @@
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { decodeLatents, tileStarts, unscaleLatents } from '#diffusion/decode-latents.ts'
+import { decodeLatents } from '#diffusion/decode-latents.ts'
+import { scaleLatents, unscaleLatents } from '#diffusion/latent-scale.ts'
 import type { Networks } from '#diffusion/networks.ts'
+import { tileStarts } from '#diffusion/tiles.ts'
 import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
 import type { VaeConfig } from '#engine/models/vae-config.ts'
 import { VaeDecoder } from '#engine/networks/vae-decoder.ts'
@@ -37,6 +39,14 @@ test('unscaling divides by the factor and adds the shift, or uses channel statis
   expect([...unscaleLatents({ ...config, shiftFactor: 0.25 }, latents).data]).toEqual([2.25, 4.25, 6.25, 8.25])
   const statistics = { ...config, latentsMean: [10, 20], latentsStd: [1, 0.5] }
   expect([...unscaleLatents(statistics, latents).data]).toEqual([12, 14, 23, 24])
+})
+
+test('scaling is the way back', () => {
+  const latents = tensor([1, 2, 1, 2], Float32Array.of(12, 14, 23, 24))
+  const config = { scalingFactor: 0.5, shiftFactor: 2, latentsMean: null, latentsStd: null } as VaeConfig
+  expect([...scaleLatents(config, latents).data]).toEqual([5, 6, 10.5, 11])
+  const statistics = { ...config, latentsMean: [10, 20], latentsStd: [1, 0.5] }
+  expect([...scaleLatents(statistics, latents).data]).toEqual([1, 2, 3, 4])
 })
 
 describe('a picture decoded in tiles', () => {

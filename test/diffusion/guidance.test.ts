@@ -1,6 +1,6 @@
 import path from 'node:path'
 import { expect, test } from 'vitest'
-import { guidedNoise, prepareGuidance } from '#diffusion/guidance.ts'
+import { guidedNoise, prepareGuidance, timeIdsOf } from '#diffusion/guidance.ts'
 import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
 import { UNet } from '#engine/networks/unet.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
@@ -19,7 +19,7 @@ test('both predictions in one run equal two runs, and without a negative prompt 
   })
   const prompts = { positive: embeds(), negative: embeds() }
   const latents = generator.randn([1, 4, 8, 12])
-  const timeIds = [64, 96, 0, 0, 64, 96]
+  const timeIds = timeIdsOf('base', 64, 96)
   const predict = async (
     batch: number,
     encoded: typeof prompts | { positive: (typeof prompts)['positive']; negative: null },

@@ -5,7 +5,8 @@ import path from 'node:path'
 import { afterAll } from 'vitest'
 import { PipelineCache } from '#worker/pipeline-cache.ts'
 import { runGenerate } from '#worker/run-generate.ts'
-import type { EngineSettings, GenerateResult, GenerateTask } from '#worker/protocol.ts'
+import type { EngineSettings, GenerateResult, GenerateTask, Progress, TaskFiles } from '#worker/protocol.ts'
+import type { Pixels } from '#image/codec.ts'
 
 const folder = mkdtempSync(path.join(tmpdir(), 'sepia-pictures-'))
 const caches = new Map<string, PipelineCache>()
@@ -25,12 +26,22 @@ export async function makePictures(
   return (await runTask(model, task, overrides)).pictures
 }
 
-/** The same, with what the engine reports. */
+/** What a task gives and reports. */
+export type TaskOutcome = {
+  readonly pictures: Uint8Array[]
+  /** The pictures before they are put into their place in the given one. */
+  readonly painted: Pixels[]
+  readonly progress: Progress[]
+  readonly result: GenerateResult
+}
+
+/** The same, with what the engine reports; `files` names refiner and pictures. */
 export async function runTask(
   model: string,
   task: GenerateTask,
   overrides: Partial<EngineSettings> = {},
-): Promise<{ pictures: Uint8Array[]; result: GenerateResult }> {
+  files: Partial<TaskFiles> = {},
+): Promise<TaskOutcome> {
   const settings: EngineSettings = {
     device: 'cpu',
     precision: 'fp32',
@@ -45,17 +56,19 @@ export async function runTask(
   const pipelines = caches.get(key) ?? new PipelineCache(settings)
   caches.set(key, pipelines)
   const pictures: Uint8Array[] = []
+  const painted: Pixels[] = []
+  const progress: Progress[] = []
   const result = await runGenerate(
     task,
-    { checkpoint: model, refiner: null, pictures: {} },
+    { checkpoint: model, refiner: null, pictures: {}, ...files },
     {
-      settings,
       pipelines,
-      onProgress: () => {},
+      onProgress: (event) => void progress.push(event),
+      onPainted: (index, pixels) => void (painted[index] = pixels),
       onImage: async (index, _seed, bytes) => {
         pictures[index] = bytes
       },
     },
   )
-  return { pictures, result }
+  return { pictures, painted, progress, result }
 }

@@ -8,7 +8,16 @@ import { AppError } from '../../src/errors.ts'
 
 const result: GenerateResult = {
   modelHash: 'ab'.repeat(32),
-  timings: { loadMs: 1, encodePromptMs: 1, stepMs: [1, 1], decodeMs: 1, encodeImageMs: 1, totalMs: 6 },
+  refinerHash: null,
+  timings: {
+    loadMs: 1,
+    encodePromptMs: 1,
+    encodeStartMs: 0,
+    stepMs: [1, 1],
+    decodeMs: 1,
+    encodeImageMs: 1,
+    totalMs: 6,
+  },
   warnings: [],
 }
 

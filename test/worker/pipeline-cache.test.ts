@@ -46,7 +46,6 @@ async function run(pipelines: PipelineCache, model: string, changes: Partial<Gen
     { ...task, ...changes },
     { checkpoint: model, refiner: null, pictures: {} },
     {
-      settings,
       pipelines,
       onProgress: (progress: Progress) => {
         if (progress.phase === 'load') loads.push(progress.component)

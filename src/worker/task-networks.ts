@@ -1,0 +1,133 @@
+// The pipeline's networks, out of the cache of what is loaded.
+import type { DenoiserNetworks, Networks } from '#diffusion/networks.ts'
+import { vaeScaleFactor, type VaeConfig } from '#engine/models/vae-config.ts'
+import { TextEncoder } from '#engine/networks/text-encoder.ts'
+import { UNet, unetActivationBytes } from '#engine/networks/unet.ts'
+import { VaeDecoder, vaeDecodeBytes } from '#engine/networks/vae-decoder.ts'
+import { VaeEncoder, vaeEncodeBytes } from '#engine/networks/vae-encoder.ts'
+import type { Component } from '#engine/weights/checkpoint.ts'
+import { AppError } from '../errors.ts'
+import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
+import type { Progress } from './protocol.ts'
+
+/** How the networks of one task are had. */
+export type NetworkHooks = {
+  readonly pipelines: PipelineCache
+  readonly onProgress: (progress: Progress) => void
+  /** Runs a loading, so that its time is counted apart; afterwards the phase before it goes on. */
+  readonly duringLoad: <T>(load: () => Promise<T>) => Promise<T>
+  /** Told after a loading that was shown as progress. */
+  readonly onLoaded: () => void
+  readonly onWarning: (warning: string) => void
+}
+
+type Load = <Config extends object, Options, Network extends AsyncDisposable>(
+  request: NetworkRequest<Config, Options, Network>,
+) => Promise<Network>
+
+/** Rows and columns of latents that go through a VAE at once. */
+type LatentSize = { readonly height: number; readonly width: number }
+
+/** Memory for the activations of a text encoder over 77 tokens, in bytes: small against everything else. */
+const textActivationBytes = 64 << 20
+/** The smallest tile when memory is short: below it there is too little picture round each pixel. */
+const minTilePixels = 256
+const minTileLatents = 8
+
+/** The networks of a model, its refiner's and its VAE's. */
+export function taskNetworks(
+  opened: OpenModel,
+  refiner: OpenModel | null,
+  vae: Component<VaeConfig>,
+  hooks: NetworkHooks,
+): Networks {
+  const load = loaderOf(opened, hooks)
+  return {
+    ...denoiserNetworks(opened, hooks),
+    refiner: refiner && denoiserNetworks(refiner, hooks),
+    vaeEncoder: (options) =>
+      load({
+        kind: 'vaeEncoder',
+        component: vae,
+        options,
+        activationBytes: vaeEncodeBytes(vae.config, options),
+        load: (...args) => VaeEncoder.load(...args),
+      }),
+    vaeDecoder: (options) =>
+      load({
+        kind: 'vaeDecoder',
+        component: vae,
+        options,
+        activationBytes: vaeDecodeBytes(vae.config, options),
+        load: (...args) => VaeDecoder.load(...args),
+      }),
+    encodeEdgeLimit: (size) =>
+      edgeLimit(vae.config, size, vaeEncodeBytes, hooks, (edge) => {
+        return `memory was short: the picture to start from was encoded in tiles of ${edge} latents, which changes it slightly`
+      }),
+    decodeEdgeLimit: (size) =>
+      edgeLimit(vae.config, size, vaeDecodeBytes, hooks, (edge) => {
+        return `memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`
+      }),
+    previewProjection: (fit) => hooks.pipelines.previewProjection(opened.hashes.get('vae')!, fit),
+  }
+}
+
+function denoiserNetworks(opened: OpenModel, hooks: NetworkHooks): DenoiserNetworks {
+  const { path, textEncoder, textEncoder2, unet } = opened.checkpoint
+  const load = loaderOf(opened, hooks)
+  return {
+    guidanceBatch: hooks.pipelines.settings.device === 'cpu' ? 1 : 2,
+    textEncoder: (which, options) => {
+      const component = which === 'textEncoder' ? textEncoder : textEncoder2
+      if (!component) throw new AppError('internal', `model ${path}: it has no ${which}`)
+      return load({
+        kind: 'textEncoder',
+        component,
+        options,
+        activationBytes: textActivationBytes,
+        load: (...args) => TextEncoder.load(...args),
+      })
+    },
+    unet: (options) =>
+      load({
+        kind: 'unet',
+        component: unet,
+        options,
+        activationBytes: unetActivationBytes(unet.config, options),
+        load: (...args) => UNet.load(...args),
+      }),
+  }
+}
+
+function loaderOf(opened: OpenModel, { duringLoad, onLoaded, onProgress, pipelines }: NetworkHooks): Load {
+  return (request) =>
+    duringLoad(async () => {
+      let told = false
+      const network = await pipelines.network(opened, request, (progress) => {
+        told = true
+        onProgress(progress)
+      })
+      if (told) onLoaded()
+      return network
+    })
+}
+
+/** The longest edge in latents whose activations fit into memory, after other networks have made room; null: all fit. */
+async function edgeLimit(
+  config: VaeConfig,
+  size: LatentSize,
+  bytesOf: (config: VaeConfig, size: LatentSize) => number,
+  { onWarning, pipelines }: NetworkHooks,
+  words: (edge: number) => string,
+): Promise<number | null> {
+  const available = await pipelines.makeRoom(bytesOf(config, size))
+  if (available >= bytesOf(config, size)) return null
+  const smallest = Math.max(minTileLatents, Math.ceil(minTilePixels / vaeScaleFactor(config)))
+  const longest = Math.max(size.height, size.width)
+  let edge = longest
+  while (edge > smallest && bytesOf(config, { height: edge, width: edge }) > available) edge -= 1
+  if (edge === longest) return null
+  onWarning(words(edge))
+  return edge
+}
