@@ -112,6 +112,26 @@ export class EngineProcess implements AsyncDisposable {
     return this.#child.pid
   }
 
+  /** The folder for half-written files, which vanishes with the process. */
+  get scratchDir(): string {
+    return this.#scratchDir
+  }
+
+  /** False when the process has ended. */
+  get running(): boolean {
+    return this.#ending === null
+  }
+
+  /** Whether the process was killed by us, as a cancellation does. */
+  get killed(): boolean {
+    return this.#killedFor !== null
+  }
+
+  /** Resolves when the process has ended, however that was. */
+  get ended(): Promise<void> {
+    return this.#childEnds.promise.then(() => {})
+  }
+
   /** Make the pictures of `task`; they arrive through `hooks.onImage` in order. Rejects with the task's AppError. */
   generate(task: GenerateTask, files: TaskFiles, hooks: TaskHooks = {}): Promise<GenerateResult> {
     return this.#request({ type: 'generate', task, files }, hooks)
