@@ -48,7 +48,8 @@ async function decode(bytes: Uint8Array, field: string): Promise<Pixels> {
     return { width: info.width, height: info.height, data: info.channels === 1 ? tripled(samples) : samples }
   } catch (error) {
     if (!(error instanceof Error) || error.name === 'AppError') throw error
-    throw badImage(field, `cannot be decoded: ${error.message.replaceAll(/\s+/g, ' ').trim()}`, error)
+    // libvips collects its messages for all threads together, so that they may be another picture's.
+    throw badImage(field, 'is cut off or damaged', error)
   }
 }
 

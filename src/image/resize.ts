@@ -49,12 +49,21 @@ export function resample(
   filter: Filter,
   box: Region = { left: 0, top: 0, right: source.width, bottom: source.height },
 ): Uint8Array {
-  let { data } = source
-  if (width !== source.width || box.left !== 0 || box.right !== width)
-    data = filterRows(data, source, channels, axisWeights(source.width, box.left, box.right, width, filter))
-  if (height !== source.height || box.top !== 0 || box.bottom !== height)
-    data = filterColumns(data, width * channels, axisWeights(source.height, box.top, box.bottom, height, filter))
-  return data === source.data ? data.slice() : data
+  let raster = source
+  const changesWidth = width !== source.width || box.left !== 0 || box.right !== width
+  const changesHeight = height !== source.height || box.top !== 0 || box.bottom !== height
+  const rows = (): void => {
+    if (changesWidth)
+      raster = filterRows(raster, channels, axisWeights(source.width, box.left, box.right, width, filter))
+  }
+  const columns = (): void => {
+    if (changesHeight)
+      raster = filterColumns(raster, channels, axisWeights(source.height, box.top, box.bottom, height, filter))
+  }
+  // Each pass rounds, so that their order shows. Pillow 13 takes the columns first where that leaves far fewer rows.
+  const columnsFirst = height < source.height && source.height - height > 2 * (source.width - width)
+  for (const pass of columnsFirst ? [columns, rows] : [rows, columns]) pass()
+  return raster === source ? source.data.slice() : raster.data
 }
 
 /** For each sample of the result: the first source sample, how many, and their weights in fixed point, `stride` apart. */
@@ -89,12 +98,13 @@ function axisWeights(sourceSize: number, from: number, to: number, size: number,
   return { starts, counts, weights, stride }
 }
 
-function filterRows(data: Uint8Array, source: Samples, channels: number, axis: AxisWeights): Uint8Array {
+function filterRows(source: Samples, channels: number, axis: AxisWeights): Samples {
   const { starts, counts, weights, stride } = axis
+  const { data, height } = source
   const width = starts.length
-  const result = new Uint8Array(source.height * width * channels)
+  const result = new Uint8Array(height * width * channels)
   let to = 0
-  for (let y = 0; y < source.height; y++) {
+  for (let y = 0; y < height; y++) {
     const row = y * source.width * channels
     for (let x = 0; x < width; x++) {
       const first = row + starts[x] * channels
@@ -106,11 +116,12 @@ function filterRows(data: Uint8Array, source: Samples, channels: number, axis: A
       }
     }
   }
-  return result
+  return { width, height, data: result }
 }
 
-function filterColumns(data: Uint8Array, rowLength: number, axis: AxisWeights): Uint8Array {
+function filterColumns({ data, width }: Samples, channels: number, axis: AxisWeights): Samples {
   const { starts, counts, weights, stride } = axis
+  const rowLength = width * channels
   const result = new Uint8Array(starts.length * rowLength)
   const sums = new Int32Array(rowLength)
   for (let y = 0; y < starts.length; y++) {
@@ -122,7 +133,7 @@ function filterColumns(data: Uint8Array, rowLength: number, axis: AxisWeights): 
     }
     for (let x = 0; x < rowLength; x++) result[y * rowLength + x] = clipped(sums[x])
   }
-  return result
+  return { width, height: starts.length, data: result }
 }
 
 function clipped(sum: number): number {

@@ -31,6 +31,19 @@ export async function readGoldenIntegers(file: string, name: string): Promise<nu
   return Array.from(new BigInt64Array(bytes.slice().buffer), Number)
 }
 
+/** The uint8 tensors of a fixture file below test/golden. */
+export async function readGoldenBytes(
+  file: string,
+): Promise<Map<string, { shape: readonly number[]; data: Uint8Array }>> {
+  const opened = await openSafetensors(join(goldenFolder, file))
+  const tensors = new Map<string, { shape: readonly number[]; data: Uint8Array }>()
+  for (const [name, { dtype, shape, offset, length }] of opened.tensors) {
+    if (dtype !== 'U8') continue
+    tensors.set(name, { shape, data: await readTensorBytes({ source: { file: opened.path, offset, length } }) })
+  }
+  return tensors
+}
+
 /** Every weight as fp32 (or fp16) bytes in memory, for graphs that are compared with the reference. */
 export async function weightsInMemory(weights: Weights, dtype: 'F32' | 'F16' = 'F32'): Promise<Weights> {
   const loaded = new Map<string, StoredTensor>()
