@@ -1,9 +1,11 @@
 // The product's record as tables. Delivery of jobs is pg-boss's and lies in a schema of its own; a job's row, its ledger
 // entries and its pg-boss message change in one transaction.
+import { sql } from 'drizzle-orm'
 import {
   bigint,
   bigserial,
   boolean,
+  check,
   customType,
   index,
   integer,
@@ -87,7 +89,21 @@ export const ledgerEntries = pgTable(
   },
   (table) => [
     uniqueIndex('ledger_once').on(table.subjectKind, table.subjectId, table.type),
-    index('ledger_account').on(table.accountId, table.id),
+    // A hold ends once: by capture or by release, not by both.
+    uniqueIndex('ledger_settled_once')
+      .on(table.subjectKind, table.subjectId)
+      .where(sql`${table.type} in ('capture', 'release')`),
+    index('ledger_account').on(table.accountId, table.createdAt),
+    check(
+      'ledger_amount_sign',
+      sql`case ${table.type}
+        when 'credit' then ${table.amountMicros} > 0
+        when 'hold' then ${table.amountMicros} <= 0
+        when 'capture' then ${table.amountMicros} = 0
+        when 'release' then ${table.amountMicros} >= 0
+        else false
+      end`,
+    ),
   ],
 )
 
@@ -122,6 +138,8 @@ export const jobs = pgTable(
     logPrompt: boolean('log_prompt').notNull(),
     /** What the answer's X-Sepia-Not-Applied says, such as use_refiner. */
     notApplied: jsonb('not_applied').$type<readonly string[]>().notNull(),
+    /** Pictures asked for. */
+    images: integer('images').notNull(),
     priceMicros: micros('price_micros').notNull(),
     idempotencyKey: text('idempotency_key'),
     /** SHA-256 of the canonical body, for idempotency. */

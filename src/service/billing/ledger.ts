@@ -1,0 +1,167 @@
+// Money: entries that are only ever added. What an account has, what is promised and what is spent are sums over them.
+import { and, eq, inArray, sql, type SQL } from 'drizzle-orm'
+import { alias } from 'drizzle-orm/pg-core'
+import { AppError } from '../../errors.ts'
+import type { Drizzle, Transaction } from '../db/database.ts'
+import { accounts, ledgerEntries } from '../db/schema.ts'
+
+/** What an entry is about, such as ('job', req_…). */
+export type Subject = { readonly subjectKind: string; readonly subjectId: string }
+
+/** Micro-dollars. */
+export type Balance = {
+  /** What can still be spent: credits less what is held and spent. Below zero where an account is not prepaid. */
+  readonly balanceMicros: bigint
+  /** Promised to what has not ended yet. */
+  readonly heldMicros: bigint
+  readonly spentMicros: bigint
+}
+
+/**
+ * Promise `amountMicros` (≥ 0) to a subject; it counts as gone from the balance at once. Locks the account's row until the
+ * transaction ends, so that two holds cannot both spend the last of a balance. Throws `no_credit` where the account is
+ * prepaid and its balance too small; a second hold for a subject is `internal`.
+ */
+export async function hold(
+  tx: Transaction,
+  { accountId, amountMicros, ...subject }: Subject & { readonly accountId: string; readonly amountMicros: bigint },
+): Promise<void> {
+  if (amountMicros < 0n) throw broken(subject, `a hold of ${amountMicros} micro-dollars`)
+  const { prepaid } = await lockAccount(tx, accountId)
+  if (prepaid) {
+    const balanceMicros = await availableMicros(tx, accountId)
+    if (balanceMicros < amountMicros)
+      throw new AppError(
+        'no_credit',
+        `credit: this costs ${dollars(amountMicros)}, the balance is ${dollars(balanceMicros)}`,
+      )
+  }
+  const added = await tx
+    .insert(ledgerEntries)
+    .values({ accountId, type: 'hold', amountMicros: -amountMicros, ...subject })
+    .onConflictDoNothing()
+    .returning({ id: ledgerEntries.id })
+  if (added.length === 0) throw broken(subject, 'a second hold')
+}
+
+/** Make a hold final. Throws `internal` where there is none, or where it was captured or released before. */
+export function capture(tx: Transaction, subject: Subject): Promise<void> {
+  return settle(tx, subject, 'capture')
+}
+
+/** Give a hold back. Throws `internal` where there is none, or where it was captured or released before. */
+export function release(tx: Transaction, subject: Subject): Promise<void> {
+  return settle(tx, subject, 'release')
+}
+
+/** Add `amountMicros` (> 0) once for a reference of the operator's, such as an invoice. Throws `bad_argument`. */
+export async function credit(
+  db: Drizzle | Transaction,
+  account: { readonly id: string },
+  amountMicros: bigint,
+  reference: string,
+): Promise<void> {
+  if (amountMicros <= 0n || amountMicros > largestCredit)
+    throw new AppError(
+      'bad_argument',
+      `amount: more than 0 and at most ${dollars(largestCredit)}, got ${dollars(amountMicros)}`,
+    )
+  if (!/^[^\p{C}]{1,128}$/u.test(reference))
+    throw new AppError('bad_argument', `reference: 1 to 128 printable characters, got ${JSON.stringify(reference)}`)
+  const added = await db
+    .insert(ledgerEntries)
+    .values({ accountId: account.id, type: 'credit', amountMicros, subjectKind: 'credit', subjectId: reference })
+    .onConflictDoNothing()
+    .returning({ id: ledgerEntries.id })
+  if (added.length === 0)
+    throw new AppError('bad_argument', `reference: "${reference}" has been credited already, and nothing was added`)
+}
+
+/** What an account has, promised and spent: sums over its entries. */
+export async function balanceOf(db: Drizzle | Transaction, accountId: string): Promise<Balance> {
+  const captured = alias(ledgerEntries, 'captured')
+  const sum = (condition: SQL) =>
+    sql<string>`coalesce(sum(${ledgerEntries.amountMicros}) filter (where ${condition}), 0)`
+  const [sums] = await db
+    .select({
+      all: sum(sql`true`),
+      taken: sum(sql`${ledgerEntries.type} <> 'credit'`),
+      spent: sum(sql`${ledgerEntries.type} = 'hold' and ${captured.id} is not null`),
+    })
+    .from(ledgerEntries)
+    .leftJoin(
+      captured,
+      and(
+        eq(captured.subjectKind, ledgerEntries.subjectKind),
+        eq(captured.subjectId, ledgerEntries.subjectId),
+        eq(captured.type, 'capture'),
+      ),
+    )
+    .where(eq(ledgerEntries.accountId, accountId))
+  const [all, taken, spent] = [BigInt(sums.all), BigInt(sums.taken), BigInt(sums.spent)]
+  return { balanceMicros: all, heldMicros: spent - taken, spentMicros: -spent }
+}
+
+async function availableMicros(tx: Transaction, accountId: string): Promise<bigint> {
+  const [{ all }] = await tx
+    .select({ all: sql<string>`coalesce(sum(${ledgerEntries.amountMicros}), 0)` })
+    .from(ledgerEntries)
+    .where(eq(ledgerEntries.accountId, accountId))
+  return BigInt(all)
+}
+
+/** $1000000 */
+const largestCredit = 1_000_000_000_000n
+
+/** Micro-dollars as text, such as $0.0053. */
+export function dollars(micros: bigint): string {
+  const digits = (micros < 0n ? -micros : micros).toString().padStart(7, '0')
+  const fraction = digits.slice(-6).replace(/0{1,4}$/, '')
+  return `${micros < 0n ? '-' : ''}$${digits.slice(0, -6)}.${fraction}`
+}
+
+async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'release'): Promise<void> {
+  const entries = await tx
+    .select({
+      type: ledgerEntries.type,
+      accountId: ledgerEntries.accountId,
+      amountMicros: ledgerEntries.amountMicros,
+    })
+    .from(ledgerEntries)
+    .where(
+      and(
+        eq(ledgerEntries.subjectKind, subject.subjectKind),
+        eq(ledgerEntries.subjectId, subject.subjectId),
+        inArray(ledgerEntries.type, ['hold', 'capture', 'release']),
+      ),
+    )
+  const held = entries.find((entry) => entry.type === 'hold')
+  if (!held) throw broken(subject, `a ${type} without a hold`)
+  const settled = entries.find((entry) => entry.type !== 'hold')
+  if (settled) throw broken(subject, `a ${type} after its ${settled.type}`)
+  const added = await tx
+    .insert(ledgerEntries)
+    .values({
+      accountId: held.accountId,
+      type,
+      amountMicros: type === 'capture' ? 0n : -held.amountMicros,
+      subjectKind: subject.subjectKind,
+      subjectId: subject.subjectId,
+    })
+    // Two at once: the index lets one through, and the other comes here when that one has committed.
+    .onConflictDoNothing()
+    .returning({ id: ledgerEntries.id })
+  if (added.length === 0) throw broken(subject, `a ${type} beside another end`)
+}
+
+/** Lock an account's row until the transaction ends. Throws `not_found`. */
+export async function lockAccount(tx: Transaction, accountId: string): Promise<typeof accounts.$inferSelect> {
+  const [account] = await tx.select().from(accounts).where(eq(accounts.id, accountId)).for('update')
+  if (!account) throw new AppError('not_found', `account: there is none with the id "${accountId}"`)
+  return account
+}
+
+/** The service's own mistake, which no client can cause. */
+function broken({ subjectKind, subjectId }: Subject, what: string): AppError {
+  return new AppError('internal', `ledger of ${subjectKind} ${subjectId}: ${what}`)
+}

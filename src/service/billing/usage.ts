@@ -1,0 +1,51 @@
+// What an account has used: counts and sums over captured holds.
+import { and, eq, gte, lt, sql } from 'drizzle-orm'
+import { alias } from 'drizzle-orm/pg-core'
+import type { Drizzle } from '../db/database.ts'
+import { jobs, ledgerEntries } from '../db/schema.ts'
+import { balanceOf } from './ledger.ts'
+
+/** Micro-dollars, and pictures that were made and charged. */
+export type Usage = {
+  /** In the time that was asked for. */
+  readonly images: number
+  readonly spentMicros: bigint
+  /** Now. */
+  readonly heldMicros: bigint
+  readonly balanceMicros: bigint
+}
+
+/** Use of an account from `from` (included) to `to` (excluded); null is without bound. */
+export async function usage(
+  db: Drizzle,
+  account: { readonly id: string },
+  from: Date | null = null,
+  to: Date | null = null,
+): Promise<Usage> {
+  const held = alias(ledgerEntries, 'held')
+  const [sums] = await db
+    .select({
+      images: sql<number>`coalesce(sum(${jobs.images}), 0)::int`,
+      spent: sql<string>`coalesce(-sum(${held.amountMicros}), 0)`,
+    })
+    .from(ledgerEntries)
+    .innerJoin(
+      held,
+      and(
+        eq(held.subjectKind, ledgerEntries.subjectKind),
+        eq(held.subjectId, ledgerEntries.subjectId),
+        eq(held.type, 'hold'),
+      ),
+    )
+    .leftJoin(jobs, and(eq(ledgerEntries.subjectKind, 'job'), eq(jobs.id, ledgerEntries.subjectId)))
+    .where(
+      and(
+        eq(ledgerEntries.accountId, account.id),
+        eq(ledgerEntries.type, 'capture'),
+        from ? gte(ledgerEntries.createdAt, from) : undefined,
+        to ? lt(ledgerEntries.createdAt, to) : undefined,
+      ),
+    )
+  const { heldMicros, balanceMicros } = await balanceOf(db, account.id)
+  return { images: sums.images, spentMicros: BigInt(sums.spent), heldMicros, balanceMicros }
+}
