@@ -27,5 +27,36 @@ describe('the configuration', () => {
       'XDG_CACHE_HOME must be an absolute path, got "cache"',
     ))
 
+  it.each([
+    [{}, linux, '/home/ada/.local/share/sepia'],
+    [{ XDG_DATA_HOME: '/srv' }, linux, '/srv/sepia'],
+    [{ SEPIA_DATA: '/srv/pictures', XDG_DATA_HOME: 'relative' }, linux, '/srv/pictures'],
+    [{}, { platform: 'darwin', home: '/Users/ada' } as const, '/Users/ada/Library/Application Support/sepia'],
+    [{ LOCALAPPDATA: '/c/Local' }, { platform: 'win32', home: '/c/ada' } as const, '/c/Local/sepia-data'],
+  ])('puts the data where the system keeps such files: %o', (env, system, folder) =>
+    expect(resolveConfig(env, system).dataDir).toBe(folder),
+  )
+
+  it('hands on options of the service as they are set, and empty ones not', () =>
+    expect(resolveConfig({ SEPIA_PORT: '80', SEPIA_HOST: '', SEPIA_CORS: 'a b' }, linux).service).toEqual({
+      port: '80',
+      cors: 'a b',
+    }))
+
+  it('takes a bucket with its place, and nothing about a bucket without one', () => {
+    expect(resolveConfig({ SEPIA_S3_BUCKET: 'b', SEPIA_S3_ENDPOINT: 'http://x:1' }, linux).s3).toEqual({
+      bucket: 'b',
+      endpoint: 'http://x:1',
+      region: 'us-east-1',
+      accessKeyId: null,
+      secretAccessKey: null,
+      prefix: '',
+    })
+    expect(resolveConfig({}, linux).s3).toBeNull()
+    expect(() => resolveConfig({ SEPIA_S3_REGION: 'eu' }, linux)).toThrow(
+      'SEPIA_S3_REGION is set, but SEPIA_S3_BUCKET, the bucket that it is about, is not',
+    )
+  })
+
   it('cannot be changed', () => expect(Object.isFrozen(resolveConfig({}, linux))).toBe(true))
 })
