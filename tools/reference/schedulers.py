@@ -1,24 +1,22 @@
 """Golden sampling loops of diffusers' schedulers: `python tools/reference/schedulers.py` writes test/golden/schedulers/.
 
-A loop is what the SDXL pipeline does round the network: noise from the picture's generator times init_noise_sigma, then
-scale_model_input, network and step for every timestep. The network is a stand-in: either a function of its input or a
-sequence of random tensors.
+A loop is what the SDXL pipeline does round the network: noise from the picture's generator times init_noise_sigma (or, from
+the middle, a picture with noise), then scale_model_input, network and step for every timestep. The network is a stand-in:
+either a function of its input or a sequence of random tensors.
 """
 
+import base64
 import hashlib
+import inspect
 import json
 import platform
+import warnings
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-)
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
 SDXL_CONFIG = {
     "num_train_timesteps": 1000,
@@ -34,35 +32,83 @@ SDXL_CONFIG = {
     "rescale_betas_zero_snr": False,
 }
 
+KARRAS = {"use_karras_sigmas": True}
+MULTISTEP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lower_order_final": True, "euler_at_final": False}
+SDE = MULTISTEP | {"algorithm_type": "sde-dpmsolver++"}
+SINGLESTEP = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint", "lower_order_final": False}
+UNI_PC = {"solver_order": 2, "solver_type": "bh2", "predict_x0": True, "lower_order_final": True, "disable_corrector": []}
+
+# A sampler's name fixes the class and the options of its solver; the rest is the model's.
 SAMPLERS = {
-    "DDIM": (DDIMScheduler, {}),
-    "K_EULER": (EulerDiscreteScheduler, {}),
-    "K_EULER_ANCESTRAL": (EulerAncestralDiscreteScheduler, {}),
-    "DPM_SOLVER_MULTISTEP": (DPMSolverMultistepScheduler, {}),
-    "DPM_PLUS_PLUS_2M_KARRAS": (DPMSolverMultistepScheduler, {"use_karras_sigmas": True}),
+    "DDIM": ("DDIMScheduler", {}),
+    "DDPM": ("DDPMScheduler", {"variance_type": "fixed_small"}),
+    "PNDM": ("PNDMScheduler", {}),
+    "K_EULER": ("EulerDiscreteScheduler", {}),
+    "K_EULER_ANCESTRAL": ("EulerAncestralDiscreteScheduler", {}),
+    "DPM_SOLVER_MULTISTEP": ("DPMSolverMultistepScheduler", MULTISTEP),
+    "DPM_PLUS_PLUS_2M_KARRAS": ("DPMSolverMultistepScheduler", MULTISTEP | KARRAS),
+    "DPM_PLUS_PLUS_2M_SDE": ("DPMSolverMultistepScheduler", SDE),
+    "DPM_PLUS_PLUS_2M_SDE_KARRAS": ("DPMSolverMultistepScheduler", SDE | KARRAS),
+    "DPM_SINGLE": ("DPMSolverSinglestepScheduler", SINGLESTEP),
+    "UNI_PC": ("UniPCMultistepScheduler", UNI_PC),
+    "LCM": ("LCMScheduler", {"original_inference_steps": 50, "timestep_scaling": 10.0}),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "K_HEUN": ("HeunDiscreteScheduler", {}),
+    "DPM_2_KARRAS": ("KDPM2DiscreteScheduler", KARRAS),
+    "DPM_2_ANCESTRAL_KARRAS": ("KDPM2AncestralDiscreteScheduler", KARRAS),
+    "KLMS": ("LMSDiscreteScheduler", {}),
+    "HEUN": ("HeunDiscreteScheduler", {}),
+    "DPM_2": ("KDPM2DiscreteScheduler", {}),
+    "DPM_2_ANCESTRAL": ("KDPM2AncestralDiscreteScheduler", {}),
+    "DPM_PLUS_PLUS_SDE_KARRAS": ("DPMSolverSDEScheduler", KARRAS),
 }
+
+# The same classes with the same options at another price.
+ALIASES = {"KLMS": "LMS", "HEUN": "K_HEUN"}
+
+# The reference has no prediction of the sample in these classes.
+NEED_NOISE = {"PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"}
+# These step over the cumulative products themselves, which are 0 at zero terminal SNR.
+OVER_ALPHA = {"DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler"}
 
 SHAPE = (1, 4, 2, 3)
 PICTURE_SEED = 42
 NETWORK_SEED = 7
+ORIGINAL_SEED = 3
 
-ZERO_SNR = {"rescale_betas_zero_snr": True}
 V = {"prediction_type": "v_prediction"}
 X0 = {"prediction_type": "sample"}
+ZERO_SNR = {"rescale_betas_zero_snr": True}
+TRAILING = {"timestep_spacing": "trailing"}
+LINSPACE = {"timestep_spacing": "linspace"}
+LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
 
-# (changes of SDXL_CONFIG, numbers of steps, networks)
+# (changes of SDXL_CONFIG, numbers of steps, networks, first steps)
+RANDOM, INPUT = "random", "input"
 LOOPS = [
-    ({}, [1, 2, 4, 10, 30], ["input", "random"]),
-    (V, [10], ["input", "random"]),
-    (X0, [10], ["input", "random"]),
-    ({"timestep_spacing": "trailing"}, [1, 7, 10, 30], ["random"]),
-    ({"timestep_spacing": "linspace"}, [1, 7, 10, 30], ["random"]),
-    ({"timestep_spacing": "trailing", **V, **ZERO_SNR}, [1, 10, 30], ["random"]),
-    ({"timestep_spacing": "leading", **ZERO_SNR}, [10], ["random"]),
-    ({"timestep_spacing": "linspace", **X0, **ZERO_SNR}, [10], ["random"]),
-    ({"steps_offset": 0, "set_alpha_to_one": True}, [10], ["random"]),
-    ({"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}, [10], ["random"]),
-    ({"num_train_timesteps": 400, "timestep_spacing": "trailing"}, [12], ["random"]),
+    ({}, [1, 2, 3, 4, 10, 25, 50], [RANDOM], [0]),
+    ({}, [10, 25], [INPUT], [0]),
+    (V, [10, 25], [RANDOM, INPUT], [0]),
+    (X0, [10, 25], [RANDOM], [0]),
+    *[(spacing | kind, [10, 25], [RANDOM], [0]) for spacing in (TRAILING, LINSPACE) for kind in ({}, V, X0)],
+    (TRAILING, [1, 7], [RANDOM], [0]),
+    (LINSPACE, [1], [RANDOM], [0]),
+    (TRAILING | V | ZERO_SNR, [1, 10, 25], [RANDOM], [0]),
+    (TRAILING | X0 | ZERO_SNR, [10], [RANDOM], [0]),
+    (ZERO_SNR, [10], [RANDOM], [0]),
+    (LINSPACE | V | ZERO_SNR, [10], [RANDOM], [0]),
+    ({"steps_offset": 0, "set_alpha_to_one": True}, [10], [RANDOM], [0]),
+    (LINEAR, [10], [RANDOM], [0]),
+    ({"num_train_timesteps": 400} | TRAILING, [12], [RANDOM], [0]),
+    (KARRAS, [1, 10, 25], [RANDOM], [0]),
+    (KARRAS | TRAILING | V, [10], [RANDOM], [0]),
+    ({"final_sigmas_type": "sigma_min"}, [1, 10, 11, 15, 16], [RANDOM], [0]),
+    ({"final_sigmas_type": "sigma_min"} | KARRAS, [16], [RANDOM], [0]),
+    ({"clip_sample": True, "clip_sample_range": 1.5}, [10], [RANDOM], [0]),
+    ({}, [10], [RANDOM], [1, 2, 3, 4, 9]),
+    (V | TRAILING, [25], [INPUT], [10]),
+    (V | TRAILING | ZERO_SNR, [10], [RANDOM], [4]),
+    (KARRAS, [10], [RANDOM], [5]),
 ]
 
 
@@ -71,58 +117,121 @@ def decimals(values) -> list[float]:
     return [float(str(value)) for value in np.asarray(values, dtype=np.float32).flatten()]
 
 
+def packed(values) -> str:
+    """fp32 values, little-endian, in base64."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
+
+
 def sha256(values) -> str:
     return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
 
 
+def scheduler_for(sampler: str, config: dict):
+    """The scheduler of a sampler for a model's scheduler configuration."""
+    name, options = SAMPLERS[sampler]
+    cls = getattr(diffusers, name)
+    scheduler = cls.from_config(config, **options)
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in inspect.signature(cls.__init__).parameters:
+        # Classes without the option get the betas that it stands for, and the guard that the others have.
+        betas = rescale_zero_terminal_snr(scheduler.betas)
+        scheduler = cls.from_config(config, **options, trained_betas=betas.tolist())
+        if name not in OVER_ALPHA:
+            scheduler.alphas_cumprod[-1] = 2**-24
+    return scheduler
+
+
 def make(sampler: str, changes: dict):
-    cls, options = SAMPLERS[sampler]
-    return cls.from_config({**SDXL_CONFIG, **changes}, **options)
+    return scheduler_for(sampler, {**SDXL_CONFIG, **changes})
 
 
-def loop(sampler: str, changes: dict, steps: int, network: str) -> dict:
+class BrownianMotion:
+    """Stands in for the reference's Brownian tree: increments over sigma from the picture's own generator.
+
+    Unit normal noise for (from, middle) and then for (from, to) of each step; the second contains the first.
+    """
+
+    def __init__(self, generator: torch.Generator, shape):
+        self.draw = lambda: torch.randn(shape, generator=generator)
+        self.first = None
+
+    def __call__(self, start, end):
+        if self.first is None:
+            self.first = (self.draw(), end)
+            return self.first[0]
+        first, middle = self.first
+        self.first = None
+        shares = [float(start - middle) / float(start - end), float(middle - end) / float(start - end)]
+        return first * shares[0] ** 0.5 + self.draw() * shares[1] ** 0.5
+
+
+def loop(sampler: str, changes: dict, steps: int, network: str, first_step: int) -> dict | None:
+    name = SAMPLERS[sampler][0]
     scheduler = make(sampler, changes)
     scheduler.set_timesteps(steps)
+    begin = first_step * scheduler.order
+    timesteps = scheduler.timesteps[begin:]
     # Karras sigmas at zero terminal SNR round to the same first timestep twice; diffusers would start at the second.
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
+        scheduler.set_begin_index(begin)
     picture = torch.Generator("cpu").manual_seed(PICTURE_SEED)
     weights = torch.Generator("cpu").manual_seed(NETWORK_SEED)
-    latents = torch.randn(SHAPE, generator=picture) * scheduler.init_noise_sigma
-    takes_generator = sampler == "K_EULER_ANCESTRAL"
+    noise = torch.randn(SHAPE, generator=picture)
+    if begin == 0:
+        latents = noise * scheduler.init_noise_sigma
+    else:
+        original = torch.randn(SHAPE, generator=torch.Generator("cpu").manual_seed(ORIGINAL_SEED))
+        latents = scheduler.add_noise(original, noise, timesteps[:1])
+    noisy = latents
+    if name == "DPMSolverSDEScheduler":
+        scheduler.noise_sampler = BrownianMotion(picture, SHAPE)
+    extra = {"generator": picture} if "generator" in inspect.signature(scheduler.step).parameters else {}
     middle = None
-    for index, t in enumerate(scheduler.timesteps):
+    for index, t in enumerate(timesteps):
         x = scheduler.scale_model_input(latents, t)
-        out = x * t / (t + 1) if network == "input" else torch.randn(SHAPE, generator=weights)
-        extra = {"generator": picture} if takes_generator else {}
+        out = x * t / (t + 1) if network == INPUT else torch.randn(SHAPE, generator=weights)
         latents = scheduler.step(out, t, latents, **extra).prev_sample
-        if index == (steps - 1) // 2:
+        if index == (len(timesteps) - 1) // 2:
             middle = latents
-    assert torch.isfinite(latents).all(), (sampler, changes, steps, network)
+    if not torch.isfinite(latents).all():
+        print("not finite:", sampler, changes, steps, network, first_step)
+        return None
     return {
         "sampler": sampler,
         "config": changes,
         "steps": steps,
         "network": network,
-        "timesteps": decimals(scheduler.timesteps),
-        "initNoiseSigma": decimals([float(scheduler.init_noise_sigma)])[0],
-        "middle": decimals(middle),
-        "latents": decimals(latents),
+        "begin": begin,
+        **({"noisy": packed(noisy)} if begin else {"timesteps": packed(scheduler.timesteps), "initNoiseSigma": decimals([float(scheduler.init_noise_sigma)])[0]}),
+        "middle": packed(middle),
+        "latents": packed(latents),
     }
 
 
+def refused(sampler: str, changes: dict) -> bool:
+    """Where the reference raises or divides by zero; Sepia says so before it starts."""
+    name = SAMPLERS[sampler][0]
+    kind = changes.get("prediction_type", "epsilon")
+    if kind == "sample" and name in NEED_NOISE:
+        return True
+    starts_at_zero = changes.get("rescale_betas_zero_snr") and (changes.get("timestep_spacing") in ("trailing", "linspace") or name == "LCMScheduler")
+    return bool(starts_at_zero and (name == "PNDMScheduler" or (name in OVER_ALPHA and kind == "epsilon")))
+
+
 def timestep_hashes() -> list[dict]:
-    """All numbers of steps at once: one hash of the timesteps of 1, 2, … 200 steps after one another."""
+    """All numbers of steps at once: one hash of the timesteps of 1, 2, … steps after one another."""
     rows = []
     for sampler in SAMPLERS:
+        if SAMPLERS[sampler][0] in ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"):
+            continue  # fractional by way of logarithms: compared in the loops
         for spacing in ("leading", "trailing", "linspace"):
             every = []
-            for steps in range(1, 201):
+            most = 50 if sampler == "LCM" else 200
+            for steps in range(1, most + 1):
                 scheduler = make(sampler, {"timestep_spacing": spacing})
                 scheduler.set_timesteps(steps)
                 # At 61, 103, 121 and 122 trailing steps numpy's arange gives one entry too many, which is no timestep.
-                every.append(np.asarray(scheduler.timesteps, dtype=np.float32)[:steps])
-            rows.append({"sampler": sampler, "spacing": spacing, "sha256": sha256(np.concatenate(every))})
+                every.append(np.array([t for t in scheduler.timesteps.tolist() if t >= 0], dtype=np.float32))
+            rows.append({"sampler": sampler, "spacing": spacing, "steps": most, "sha256": sha256(np.concatenate(every))})
     return rows
 
 
@@ -138,13 +247,20 @@ def noise_schedules() -> list[dict]:
 
 
 def main() -> None:
-    cases = []
-    for sampler in SAMPLERS:
-        for changes, step_counts, networks in LOOPS:
-            if sampler == "K_EULER_ANCESTRAL" and changes.get("prediction_type") == "sample":
-                continue  # not implemented there
-            for steps in step_counts:
-                cases.extend(loop(sampler, changes, steps, network) for network in networks)
+    # Options that a class does not know, and the precision of LMS's integrals.
+    diffusers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")
+    cases = [
+        case
+        for sampler in SAMPLERS
+        if sampler not in ALIASES
+        for changes, step_counts, networks, first_steps in LOOPS
+        if not refused(sampler, changes)
+        for steps in step_counts
+        for network in networks
+        for first_step in first_steps
+        if (case := loop(sampler, changes, steps, network, first_step))
+    ]
     folder = Path(__file__).resolve().parents[2] / "test/golden/schedulers"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "loops.json", "w") as file:
@@ -152,6 +268,7 @@ def main() -> None:
             "shape": SHAPE,
             "pictureSeed": PICTURE_SEED,
             "networkSeed": NETWORK_SEED,
+            "originalSeed": ORIGINAL_SEED,
             "noiseSchedules": noise_schedules(),
             "timesteps": timestep_hashes(),
             "cases": [],
@@ -162,7 +279,8 @@ def main() -> None:
         "# Sampling loops\n\n"
         "Made by `python tools/reference/schedulers.py` with "
         f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}, numpy {np.__version__}.\n"
-        f"Noise: seed {PICTURE_SEED}, first the latents, then the noise of the steps. Random network: seed {NETWORK_SEED}.\n"
+        f"Noise: seed {PICTURE_SEED}, first the latents, then the noise of the steps. Random network: seed {NETWORK_SEED}. "
+        f"The picture that runs from the middle start with: seed {ORIGINAL_SEED}.\n"
     )
 
 

@@ -1,24 +1,26 @@
 // Euler's method: Algorithm 2 of "Elucidating the Design Space of Diffusion-Based Generative Models" (arXiv 2206.00364)
 // without churn and without the second-order correction.
 import type { SchedulerConfig } from '#engine/weights/checkpoint.ts'
+import { finalSigma } from './noise-schedule.ts'
 import { originalFromSigma } from './predicted-original.ts'
 import { runBuffer } from './run-buffer.ts'
 import type { Scheduler } from './scheduler.ts'
-import { sigmaRun } from './sigma-run.ts'
+import { sigmaLevels, sigmaRun } from './sigma-run.ts'
 
 const { fround } = Math
 
 /** An Euler run of `steps` steps. Throws bad_argument when the model's schedule cannot give them. */
 export function euler(config: SchedulerConfig, steps: number): Scheduler {
-  const { sigmas, ...run } = sigmaRun(config, steps)
+  const options = { karrasSigmas: config.useKarrasSigmas, finalSigma: finalSigma(config) }
+  const levels = sigmaLevels(config, steps, options)
   const originals = runBuffer()
   return {
-    ...run,
-    order: 1,
+    ...sigmaRun(levels),
     step(modelOutput, index, sample) {
+      const [from, to] = [levels.sigmas[index], levels.sigmas[index + 1]]
       const original = originals(sample.length)
-      originalFromSigma(config.predictionType, sigmas[index], sample, modelOutput, original)
-      eulerStep(sample, original, sigmas[index], sigmas[index + 1])
+      originalFromSigma(config.predictionType, from, sample, modelOutput, original)
+      eulerStep(sample, original, from, to)
     },
   }
 }

@@ -21,6 +21,11 @@ export function trainingSigmas(config: SchedulerConfig): Float32Array {
   return sigmas
 }
 
+/** The noise level at which a run ends: 0, or the smallest of the training where the model says so. */
+export function finalSigma(config: SchedulerConfig): number {
+  return config.finalSigmasType === 'zero' ? 0 : trainingSigmas(config)[0]
+}
+
 /** σ at a fractional timestep, between its neighbours in a straight line; the ends extend outward. */
 export function sigmaAt(sigmas: Float32Array, timestep: number): number {
   const last = sigmas.length - 1

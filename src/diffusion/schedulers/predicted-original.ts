@@ -79,3 +79,9 @@ export function noiseFromAlphaSigma(
       predictionType satisfies never
   }
 }
+
+/** Clips values in place to ± `range`; does nothing when that is null. */
+export function clip(values: Float32Array, range: number | null): void {
+  if (range === null) return
+  for (let i = 0; i < values.length; i++) values[i] = Math.min(Math.max(values[i], -range), range)
+}

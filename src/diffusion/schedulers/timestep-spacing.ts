@@ -3,12 +3,23 @@
 import type { SchedulerConfig } from '#engine/weights/checkpoint.ts'
 import { AppError } from '../../errors.ts'
 
-/**
- * `count` timesteps from noisy to clean by the model's spacing. `whole` rounds those of `linspace`, which are fractional
- * otherwise. Throws bad_argument when the model was not trained on so many.
- */
-export function spacedTimesteps(config: SchedulerConfig, count: number, whole: boolean): number[] {
-  const { numTrainTimesteps, stepsOffset, timestepSpacing } = config
+/** How the timesteps of `linspace`, which are fractional, are rounded: to whole numbers, to fp32, or not at all. */
+export type TimestepRounding = 'whole' | 'single' | 'double'
+
+const roundings: Record<TimestepRounding, (timestep: number) => number> = {
+  whole: roundHalfEven,
+  single: Math.fround,
+  double: (timestep) => timestep,
+}
+
+/** `count` timesteps from noisy to clean by the model's spacing. Throws bad_argument when the model was not trained on so many. */
+export function spacedTimesteps(
+  config: SchedulerConfig,
+  count: number,
+  rounding: TimestepRounding,
+  timestepSpacing = config.timestepSpacing,
+): number[] {
+  const { numTrainTimesteps, stepsOffset } = config
   if (count > numTrainTimesteps)
     throw new AppError(
       'bad_argument',
@@ -34,10 +45,8 @@ export function spacedTimesteps(config: SchedulerConfig, count: number, whole: b
         const stride = numTrainTimesteps - (numTrainTimesteps - numTrainTimesteps / count)
         return Array.from({ length: count }, (_, i) => roundHalfEven(numTrainTimesteps - (count - 1 - i) * stride) - 1)
       }
-      case 'linspace': {
-        const values = linspace(0, numTrainTimesteps - 1, count)
-        return whole ? values.map(roundHalfEven) : values.map(Math.fround)
-      }
+      case 'linspace':
+        return linspace(0, numTrainTimesteps - 1, count).map(roundings[rounding])
       default:
         return timestepSpacing satisfies never
     }

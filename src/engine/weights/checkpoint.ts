@@ -52,6 +52,12 @@ export type SchedulerConfig = {
   readonly stepsOffset: number
   readonly setAlphaToOne: boolean
   readonly rescaleBetasZeroSnr: boolean
+  /** Whether samplers that do not say so themselves spread their noise levels by Karras' rule. */
+  readonly useKarrasSigmas: boolean
+  /** Where a run ends: without noise, or at the smallest noise level of the training. */
+  readonly finalSigmasType: 'zero' | 'sigma_min'
+  /** Predicted pictures are clipped to ± this number (in latents); null: they are not. */
+  readonly clipSampleRange: number | null
 }
 
 export type CheckpointKind = 'base' | 'refiner' | 'inpainting'

@@ -38,6 +38,13 @@ export function real(options: Options, key: string, fallback?: number): number {
   return value
 }
 
+/** A number above 0. */
+export function positive(options: Options, key: string, fallback: number): number {
+  const value = real(options, key, fallback)
+  if (value <= 0) throw malformed(options, key, 'a number above 0')
+  return value
+}
+
 /** A number above 0 and below 1, such as a variance or what guards a division. */
 export function fraction(options: Options, key: string, fallback: number): number {
   const value = real(options, key, fallback)

@@ -17,13 +17,18 @@ export async function readOptionalJson(path: string): Promise<Record<string, unk
   if (text === null) return null
   let value: unknown
   try {
-    value = JSON.parse(text)
+    value = JSON.parse(withInfinities(text))
   } catch (error) {
     throw new AppError('bad_file', `file ${path} is not JSON`, { cause: error })
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new AppError('bad_file', `file ${path} does not hold a JSON object`)
   return value as Record<string, unknown>
+}
+
+/** Python writes infinity as a word, which JSON has not; a number too large for a double means the same. */
+function withInfinities(text: string): string {
+  return text.replace(/"(?:\\.|[^"\\])*"|\bInfinity\b/g, (token) => (token === 'Infinity' ? '1e999' : token))
 }
 
 /** A UTF-8 text file; null when there is none. Throws `bad_file` when it cannot be read. */

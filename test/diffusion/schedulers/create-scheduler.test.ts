@@ -1,122 +1,9 @@
-import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { samplerNames, type SamplerName } from '#diffusion/samplers.ts'
+import { samplerAliases, samplerNames, samplers, type SamplerName } from '#diffusion/samplers.ts'
 import { createScheduler } from '#diffusion/schedulers/create-scheduler.ts'
-import { alphasCumprod } from '#diffusion/schedulers/noise-schedule.ts'
 import type { SchedulerConfig } from '#engine/weights/checkpoint.ts'
+import { sdxlSchedulerConfig as sdxl } from '#engine/weights/scheduler-options.ts'
 import { TorchGenerator } from '#tensor/random.ts'
-
-const sdxl: SchedulerConfig = {
-  numTrainTimesteps: 1000,
-  betaStart: 0.00085,
-  betaEnd: 0.012,
-  betaSchedule: 'scaled_linear',
-  predictionType: 'epsilon',
-  timestepSpacing: 'leading',
-  stepsOffset: 1,
-  setAlphaToOne: false,
-  rescaleBetasZeroSnr: false,
-}
-
-type Changes = Record<string, unknown>
-type Loop = {
-  sampler: SamplerName
-  config: Changes
-  steps: number
-  network: 'input' | 'random'
-  timesteps: number[]
-  initNoiseSigma: number
-  middle: number[]
-  latents: number[]
-}
-const golden = JSON.parse(readFileSync('test/golden/schedulers/loops.json', 'utf8')) as {
-  shape: number[]
-  pictureSeed: number
-  networkSeed: number
-  noiseSchedules: { config: Changes; sha256: string | null; timesteps: number[]; alphasCumprod: number[] }[]
-  timesteps: { sampler: SamplerName; spacing: SchedulerConfig['timestepSpacing']; sha256: string }[]
-  cases: Loop[]
-}
-
-/** The fixture spells options as scheduler_config.json does. */
-function changed(changes: Changes): SchedulerConfig {
-  const camel = (name: string) => name.replaceAll(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
-  const options = Object.fromEntries(Object.entries(changes).map(([name, value]) => [camel(name), value]))
-  for (const name of Object.keys(options)) expect(sdxl).toHaveProperty(name)
-  return { ...sdxl, ...options }
-}
-
-function sha256(values: Iterable<number>): string {
-  return createHash('sha256')
-    .update(new Uint8Array(Float32Array.from(values).buffer))
-    .digest('hex')
-}
-
-/** Largest difference, relative to the largest reference value. */
-function relativeError(actual: Float32Array, expected: readonly number[]): number {
-  const largest = Math.max(...expected.map(Math.abs))
-  return Math.max(...expected.map((value, i) => Math.abs(actual[i] - value))) / (largest || 1)
-}
-
-function run(loop: Loop): { middle: Float32Array; latents: Float32Array } {
-  const scheduler = createScheduler(loop.sampler, changed(loop.config), loop.steps)
-  expect(scheduler.timesteps).toEqual(loop.timesteps.map(Math.fround))
-  expect(Math.abs(scheduler.initNoiseSigma / loop.initNoiseSigma - 1)).toBeLessThan(2 ** -22)
-  const picture = new TorchGenerator(golden.pictureSeed)
-  const network = new TorchGenerator(golden.networkSeed)
-  const latents = picture.randn(golden.shape).data.map((value) => value * scheduler.initNoiseSigma)
-  const noise = () => picture.randn(golden.shape).data
-  let middle = latents
-  const output = new Float32Array(latents.length)
-  for (const [index, t] of scheduler.timesteps.entries()) {
-    scheduler.scaleModelInput(latents, index, output)
-    if (loop.network === 'random') network.fillNormal(output)
-    else for (const [i, value] of output.entries()) output[i] = Math.fround(value * t) / Math.fround(t + 1)
-    scheduler.step(output, index, latents, noise)
-    if (index === Math.floor((loop.steps - 1) / 2)) middle = latents.slice()
-  }
-  return { middle, latents }
-}
-
-describe("diffusers' loops", () => {
-  test.each(golden.cases.map((loop) => ({ ...loop, options: JSON.stringify(loop.config) })))(
-    '$sampler $options, $steps steps, $network network',
-    (loop) => {
-      const { middle, latents } = run(loop)
-      // Near zero terminal SNR torch's square roots leave their mark.
-      const tolerance = loop.config['rescale_betas_zero_snr'] ? 5e-6 : 1e-6
-      expect(relativeError(middle, loop.middle)).toBeLessThan(tolerance)
-      expect(relativeError(latents, loop.latents)).toBeLessThan(tolerance)
-    },
-  )
-
-  test('the fixture holds every sampler', () => {
-    expect(new Set(golden.cases.map(({ sampler }) => sampler))).toEqual(new Set(samplerNames))
-  })
-})
-
-test.each(golden.timesteps)(
-  'timesteps of 1 to 200 steps: $sampler, $spacing',
-  ({ sampler, spacing, sha256: expected }) => {
-    const config = { ...sdxl, timestepSpacing: spacing }
-    const all = Array.from({ length: 200 }, (_, i) => createScheduler(sampler, config, i + 1).timesteps)
-    expect(sha256(all.flat())).toBe(expected)
-  },
-)
-
-test.each(golden.noiseSchedules)(
-  'alphas of $config',
-  ({ config, sha256: expected, timesteps, alphasCumprod: picked }) => {
-    const alphas = alphasCumprod(changed(config))
-    // Null where torch's roots come in, which no other arithmetic repeats to the last bit.
-    expect(expected === null ? null : sha256(alphas)).toBe(expected)
-    // Rescaling subtracts neighbours that differ by 1 in 200, so the last bits of torch's roots grow.
-    const tolerance = expected === null ? 1e-5 : 0
-    for (const [i, timestep] of timesteps.entries())
-      expect(Math.abs(alphas[timestep] - Math.fround(picked[i]))).toBeLessThanOrEqual(tolerance * picked[i])
-  },
-)
 
 describe('a run that the model cannot give', () => {
   const refused = (sampler: SamplerName, changes: Partial<SchedulerConfig>, steps: number) => {
@@ -132,8 +19,9 @@ describe('a run that the model cannot give', () => {
     for (const sampler of samplerNames)
       expect(refused(sampler, {}, steps)).toMatchObject({
         code: 'bad_argument',
-        message: `steps: ${steps} is not a whole number in 1..200 (sampler ${sampler})`,
+        message: `steps: ${steps} is not a whole number in 1..${sampler === 'LCM' ? 50 : 200} (sampler ${sampler})`,
       })
+    expect(refused('LCM', {}, 51)).toMatchObject({ code: 'bad_argument' })
   })
 
   test('more steps than training timesteps', () => {
@@ -151,13 +39,97 @@ describe('a run that the model cannot give', () => {
     })
   })
 
-  test('epsilon where nothing of the picture is left', () => {
-    const changes = { rescaleBetasZeroSnr: true, timestepSpacing: 'trailing' } as const
-    expect(refused('DDIM', changes, 10)).toMatchObject({ code: 'bad_argument' })
+  test('LCM without a timestep for each of the steps it was distilled from', () => {
+    expect(refused('LCM', { numTrainTimesteps: 49 }, 1)).toMatchObject({
+      code: 'bad_argument',
+      message: 'sampler: LCM needs a model with 50 or more training timesteps; this one has 49',
+    })
   })
 
-  test('an ancestral sampler for a model that predicts the sample', () => {
-    expect(refused('K_EULER_ANCESTRAL', { predictionType: 'sample' }, 10)).toMatchObject({ code: 'bad_argument' })
+  test.each(['DDIM', 'DDPM', 'LCM', 'PNDM'] as const)(
+    '%s and epsilon where nothing of the picture is left',
+    (sampler) => {
+      const changes = { rescaleBetasZeroSnr: true, timestepSpacing: 'trailing' } as const
+      const error = refused(sampler, changes, 10)
+      expect(error).toMatchObject({ code: 'bad_argument' })
+      expect(String(error)).toMatch(
+        new RegExp(`sampler: ${sampler} cannot start from zero terminal SNR \\(timestep 999\\)`),
+      )
+      // From the middle there is something left.
+      expect(createScheduler(sampler, { ...sdxl, ...changes }, 10, 5).timesteps).toHaveLength(
+        sampler === 'PNDM' ? 11 : 10,
+      )
+    },
+  )
+
+  const needNoise = [
+    'PNDM',
+    'K_EULER_ANCESTRAL',
+    'DPM_2',
+    'DPM_2_ANCESTRAL_KARRAS',
+    'DPM_PLUS_PLUS_SDE_KARRAS',
+  ] as const
+  test.each(needNoise)('%s for a model that predicts the sample', (sampler) => {
+    expect(refused(sampler, { predictionType: 'sample' }, 10)).toMatchObject({
+      code: 'bad_argument',
+      message: `sampler: ${sampler} needs a model that predicts epsilon or v_prediction; this one predicts sample`,
+    })
+  })
+
+  test('a beginning in the middle of a step, or after the end', () => {
+    expect(() => createScheduler('HEUN', sdxl, 10, 3)).toThrow('evaluation 3 begins no step of 19 evaluations')
+    expect(() => createScheduler('DDIM', sdxl, 10, 10)).toThrow('evaluation 10 begins no step of 10 evaluations')
+  })
+})
+
+describe('every sampler', () => {
+  const shape = [1, 4, 2, 3]
+  test.each(samplerNames)('%s at 1, 2, 3, 50 and 200 steps: finite, and as its traits say', (sampler) => {
+    for (const steps of [1, 2, 3, 50, samplers[sampler].maxSteps])
+      for (const timestepSpacing of ['leading', 'trailing', 'linspace'] as const)
+        for (const useKarrasSigmas of [false, true]) {
+          const config = { ...sdxl, timestepSpacing, useKarrasSigmas }
+          const scheduler = createScheduler(sampler, config, steps)
+          const picture = new TorchGenerator(1)
+          const network = new TorchGenerator(2)
+          const latents = picture.randn(shape).data.map((value) => value * scheduler.initNoiseSigma)
+          const [input, output, fresh] = [latents.slice(), latents.slice(), latents.slice()]
+          let draws = 0
+          const noise = () => {
+            draws += 1
+            return picture.fillNormal(fresh)
+          }
+          for (const [index, timestep] of scheduler.timesteps.entries()) {
+            expect(timestep >= 0 && timestep < 1000).toBe(true)
+            scheduler.scaleModelInput(latents, index, input)
+            scheduler.step(network.fillNormal(output), index, latents, noise)
+            expect(latents.every(Number.isFinite)).toBe(true)
+          }
+          const evaluations =
+            sampler === 'PNDM' && steps > 1 ? steps + 1 : steps * scheduler.order - (scheduler.order - 1)
+          expect(scheduler.timesteps).toHaveLength(evaluations)
+          expect(scheduler.order).toBe(samplers[sampler].order)
+          // A single step may be the last one, at which some draw nothing.
+          expect(draws > 0 || steps === 1).toBe(samplers[sampler].stochastic || steps === 1)
+        }
+  })
+
+  test('an older spelling stands for a sampler, and is none itself', () => {
+    for (const [alias, sampler] of Object.entries(samplerAliases)) {
+      expect(samplerNames).toContain(sampler)
+      expect(samplerNames).not.toContain(alias)
+    }
+  })
+
+  test('the prices of the table', () => {
+    expect(samplerNames).toHaveLength(21)
+    expect(samplerNames.filter((name) => samplers[name].premium)).toEqual([
+      'KLMS',
+      'HEUN',
+      'DPM_2',
+      'DPM_2_ANCESTRAL',
+      'DPM_PLUS_PLUS_SDE_KARRAS',
+    ])
   })
 })
 

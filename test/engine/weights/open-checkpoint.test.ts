@@ -397,7 +397,7 @@ describe('options that change numbers and are not implemented', () => {
       '_class_name',
     ],
     ['scheduler/scheduler_config.json', { beta_end: 1.5 }, 'bad_file', 'beta_end is 1.5, expected a number above 0'],
-    ['scheduler/scheduler_config.json', { clip_sample: true }, 'wrong_architecture', 'clip_sample true'],
+    ['scheduler/scheduler_config.json', { thresholding: true }, 'wrong_architecture', 'thresholding true'],
     ['scheduler/scheduler_config.json', { trained_betas: [0.1] }, 'wrong_architecture', 'trained_betas'],
   ])('%s %j', async (file, changes, code, message) => {
     const folder = await copyTinyModel('tiny-b')
