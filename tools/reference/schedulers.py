@@ -126,7 +126,7 @@ def sha256(values) -> str:
     return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
 
 
-def scheduler_for(sampler: str, config: dict):
+def from_config(sampler: str, config: dict):
     """The scheduler of a sampler for a model's scheduler configuration."""
     name, options = SAMPLERS[sampler]
     cls = getattr(diffusers, name)
@@ -141,7 +141,7 @@ def scheduler_for(sampler: str, config: dict):
 
 
 def make(sampler: str, changes: dict):
-    return scheduler_for(sampler, {**SDXL_CONFIG, **changes})
+    return from_config(sampler, {**SDXL_CONFIG, **changes})
 
 
 class BrownianMotion:
