@@ -1,4 +1,5 @@
 import type { SamplerName } from '#diffusion/samplers.ts'
+import type { StylePresetName } from '#diffusion/style-presets.ts'
 
 /**
  * What a client asks of a picture endpoint: parsed, in range, defaults applied, but nothing looked up yet. Pictures are
@@ -32,8 +33,7 @@ export type GenerateOrder = {
   /** 0..1, wire high_noise_frac. */
   readonly denoisingEnd: number
   readonly clipSkip: number | null
-  /** A name of diffusion/style-presets.ts; null: none. */
-  readonly stylePreset: string | null
+  readonly stylePreset: StylePresetName | null
   readonly imageEncoding: 'png' | 'jpeg'
   readonly logPrompt: boolean
   readonly enableSafety: boolean

@@ -1,0 +1,65 @@
+// What this deployment computes: its models by the hash of their weights, and its one precision. Both are part of a
+// queue's name, so that a job reaches only workers that make the same picture of it.
+import { EngineProcess, type StartOptions } from '#worker/engine-process.ts'
+import type { ContentHash, EngineSettings, GenerateTask } from '#worker/protocol.ts'
+import { AppError } from '../../errors.ts'
+
+/** A model file or folder of this machine; the hash does not depend on the layout. */
+export type ServedModel = { readonly path: string; readonly hash: ContentHash }
+
+/** Fixed for the life of a server or worker. */
+export type Deployment = {
+  readonly precision: EngineSettings['precision']
+  readonly model: ServedModel
+  readonly refiner: ServedModel | null
+}
+
+/** Files that the jobs of one queue need. */
+export type QueueModels = { readonly checkpoint: string; readonly refiner: string | null }
+
+/**
+ * Open and hash the models in an engine process, once. Throws `model_not_found`, `bad_file`, `wrong_architecture`,
+ * `missing_tensors`, and what starting an engine throws.
+ */
+export async function inspectDeployment(
+  settings: Omit<EngineSettings, 'scratchDir'>,
+  paths: { readonly model: string; readonly refiner: string | null },
+  options: StartOptions = {},
+): Promise<Deployment> {
+  await using engine = await EngineProcess.start(settings, options)
+  const inspect = async (path: string, isRefiner: boolean): Promise<ServedModel> => {
+    const { modelHash, report, unusable } = await engine.inspect(path, { signal: options.signal })
+    if (unusable) throw new AppError(unusable.code, unusable.message)
+    if (modelHash === null || (report.kind === 'refiner') !== isRefiner)
+      throw new AppError(
+        'wrong_architecture',
+        `${isRefiner ? 'refiner' : 'model'} ${path}: this is ${report.architecture}`,
+      )
+    return { path, hash: modelHash }
+  }
+  const model = await inspect(paths.model, false)
+  const refiner = paths.refiner === null ? null : await inspect(paths.refiner, true)
+  return { precision: settings.precision, model, refiner }
+}
+
+/** The queue that a task belongs into. */
+export function queueFor(deployment: Deployment, task: Pick<GenerateTask, 'refiner'>): string {
+  return queueName(deployment, task.refiner ? deployment.refiner : null)
+}
+
+/** All queues of the deployment with the files that their jobs need. */
+export function queuesOf(deployment: Deployment): ReadonlyMap<string, QueueModels> {
+  const { model, refiner } = deployment
+  const queues = new Map([[queueName(deployment, null), { checkpoint: model.path, refiner: null as string | null }]])
+  if (refiner) queues.set(queueName(deployment, refiner), { checkpoint: model.path, refiner: refiner.path })
+  return queues
+}
+
+function queueName({ model, precision }: Deployment, refiner: ServedModel | null): string {
+  const models = refiner ? `${short(model)}-${short(refiner)}` : short(model)
+  return `generate/${models}/${precision}`
+}
+
+function short({ hash }: ServedModel): string {
+  return hash.slice(0, 16)
+}

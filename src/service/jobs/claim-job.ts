@@ -1,0 +1,99 @@
+// How a dispatcher gets work: the message at the head of a queue is leased and its job set running, in one transaction.
+import { and, count, eq, inArray, isNotNull, sql } from 'drizzle-orm'
+import type { Transaction } from '../db/database.ts'
+import { accounts, jobs } from '../db/schema.ts'
+import { notify } from './job-notices.ts'
+import { endRow, heldBy, logTransition, lostTooOften, maxLosses, type Claim, type JobStore } from './job-transitions.ts'
+import type { Message } from './message-queue.ts'
+
+/** Rolls the transaction back: the account of the job at the head has as many running as it may have. */
+class AccountBusy extends Error {
+  readonly accountId: string
+
+  constructor(accountId: string) {
+    super(`${accountId} has enough jobs running`)
+    this.accountId = accountId
+  }
+}
+
+/**
+ * Lease the first message of `queue` and set its job running. Null when nothing waits that may run: accounts with as many
+ * running jobs as they may have are passed over. A job over which too many dispatchers were lost fails on the way.
+ */
+export async function claimJob(store: JobStore, queue: string): Promise<Claim | null> {
+  const busyAccounts = await accountsAtTheirLimit(store)
+  for (;;) {
+    try {
+      const taken = await store.database.db.transaction((tx) => takeFirst(tx, store, queue, busyAccounts))
+      if (!taken) return null
+      const { claim, message } = taken
+      if (claim && claim.job.losses < maxLosses) {
+        logTransition(store, claim.job, 'running')
+        return claim
+      }
+      if (claim) logTransition(store, claim.job, 'failed', { reason: 'lost', losses: claim.job.losses })
+      else store.log.warn({ job: message.jobId }, 'a message without an outstanding job was dropped')
+    } catch (error) {
+      if (!(error instanceof AccountBusy)) throw error
+      busyAccounts.push(error.accountId)
+    }
+  }
+}
+
+async function takeFirst(
+  tx: Transaction,
+  store: JobStore,
+  queue: string,
+  busyAccounts: readonly string[],
+): Promise<{ readonly message: Message; readonly claim: Claim | null } | null> {
+  const message = await store.messages.take(tx, queue, busyAccounts)
+  if (!message) return null
+  const at = store.now().toISOString()
+  const [job] = await tx
+    .update(jobs)
+    .set({
+      state: 'running',
+      attempt: sql`${jobs.attempt} + 1`,
+      // Whoever ran it until now has fallen silent.
+      losses: sql`${jobs.losses} + case when ${jobs.state} = 'running' then 1 else 0 end`,
+      startedAt: sql`coalesce(${jobs.startedAt}, ${at}::timestamptz)`,
+    })
+    .where(and(eq(jobs.id, message.jobId), inArray(jobs.state, ['queued', 'running'])))
+    .returning()
+  if (!job) {
+    await store.messages.complete(tx, message)
+    return { message, claim: null }
+  }
+  await requireRoom(tx, job.accountId)
+  if (job.losses >= maxLosses) {
+    await store.messages.complete(tx, message)
+    await endRow(tx, store, job, { state: 'failed', error: lostTooOften(job.losses) }, heldBy(job))
+  } else {
+    await notify(tx, { type: 'state', jobId: job.id, state: 'running', queue })
+  }
+  return { message, claim: { message, job } }
+}
+
+/** Counts under the account's lock, so that two dispatchers cannot pass the limit together. */
+async function requireRoom(tx: Transaction, accountId: string): Promise<void> {
+  const [account] = await tx
+    .select({ most: accounts.maxRunningJobs })
+    .from(accounts)
+    .where(and(eq(accounts.id, accountId), isNotNull(accounts.maxRunningJobs)))
+    .for('update')
+  if (!account) return
+  const [running] = await tx
+    .select({ count: count() })
+    .from(jobs)
+    .where(and(eq(jobs.accountId, accountId), eq(jobs.state, 'running')))
+  if (account.most !== null && running.count > account.most) throw new AccountBusy(accountId)
+}
+
+async function accountsAtTheirLimit({ database }: JobStore): Promise<string[]> {
+  const running = sql`(select count(*) from ${jobs} where ${jobs.accountId} = ${accounts.id} and ${jobs.state} = 'running')`
+  const rows = await database.db
+    .select({ id: accounts.id })
+    .from(accounts)
+    .where(and(isNotNull(accounts.maxRunningJobs), sql`${accounts.maxRunningJobs} <= ${running}`))
+  return rows.map(({ id }) => id)
+}

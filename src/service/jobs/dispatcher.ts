@@ -1,0 +1,216 @@
+// The dispatcher brings queued jobs and free engine processes together. It is woken by notices, so that nothing waits for
+// a poll; a slow poll finds what notices missed. Leases are renewed while jobs run; a job whose lease is gone is stopped.
+import { eq } from 'drizzle-orm'
+import { jobs } from '../db/schema.ts'
+import type { QueueModels } from '../engines/deployment.ts'
+import type { EngineLease, EnginePool } from '../engines/engine-pool.ts'
+import { claimJob } from './claim-job.ts'
+import type { JobNotice, JobNotices } from './job-notices.ts'
+import { takeBackJob, type Claim } from './job-transitions.ts'
+import { leaseSeconds } from './message-queue.ts'
+import { queuesInOrder } from './queue-order.ts'
+import { runJob, type RunContext, type StopReason } from './run-job.ts'
+import { watchedForMs } from './watch-job.ts'
+
+/** What a dispatcher needs of the surroundings. */
+export type DispatcherContext = RunContext & {
+  readonly notices: JobNotices
+  /** Queues that this process can serve, with the files for their jobs. */
+  readonly queues: ReadonlyMap<string, QueueModels>
+}
+
+/** A job on an engine process. */
+type Running = { readonly claim: Claim; readonly stop: AbortController; readonly done: Promise<void> }
+
+/** Leases are renewed three times before they lapse, and as often it is looked for what notices missed. */
+const beatMs = (leaseSeconds * 1000) / 3
+
+/** Takes jobs as long as it is not drained. */
+export class Dispatcher implements AsyncDisposable {
+  readonly #context: DispatcherContext
+  readonly #pool: EnginePool
+  readonly #running = new Map<string, Running>()
+  /** Job → until when somebody watches it. */
+  readonly #watched = new Map<string, number>()
+  readonly #ear: Disposable
+  readonly #heart: NodeJS.Timeout
+  #renewedMs = performance.now()
+  #renewing: Promise<void> | null = null
+  #hungry = false
+  #filling: Promise<void> | null = null
+  #draining = false
+
+  /** Make the queues and begin to take jobs. On PGlite, what a dead process had is taken back first. */
+  static async start(context: DispatcherContext, pool: EnginePool): Promise<Dispatcher> {
+    for (const queue of context.queues.keys()) await context.messages.create(queue)
+    // The data folder belongs to this process, so whoever ran something before is gone.
+    if (context.database.kind === 'pglite') await takeBackRunning(context)
+    const dispatcher = new Dispatcher(context, pool)
+    context.log.info({ queues: [...context.queues.keys()] }, 'dispatcher takes jobs')
+    dispatcher.wake()
+    return dispatcher
+  }
+
+  private constructor(context: DispatcherContext, pool: EnginePool) {
+    this.#context = context
+    this.#pool = pool
+    this.#ear = context.notices.subscribeAll({
+      onNotice: (notice) => this.#hear(notice),
+      onGap: () => this.wake(),
+    })
+    this.#heart = setInterval(() => this.#beat(), beatMs)
+  }
+
+  /** Jobs that run in this process. */
+  get running(): number {
+    return this.#running.size
+  }
+
+  /** Look for work; to be called when a process of the pool became free. */
+  wake(): void {
+    this.#hungry = true
+    if (this.#draining || this.#pool.free === 0) return
+    this.#filling ??= this.#fill().finally(() => {
+      this.#filling = null
+      // It may have been called while the last look was ending.
+      if (this.#hungry && this.#pool.free > 0 && !this.#draining) this.wake()
+    })
+  }
+
+  /** Take nothing more, let what runs end within `graceMs`, and give back the rest. */
+  async drain(graceMs: number): Promise<void> {
+    this.#draining = true
+    await this.#filling
+    const runs = [...this.#running.values()]
+    if (runs.length === 0) return
+    this.#context.log.info({ running: runs.length, graceMs }, 'dispatcher takes no more jobs')
+    const timer = setTimeout(() => this.#stopAll('returned'), graceMs)
+    await Promise.all(runs.map(({ done }) => done))
+    clearTimeout(timer)
+  }
+
+  #hear(notice: JobNotice): void {
+    switch (notice.type) {
+      case 'state':
+        if (notice.state === 'cancelled') this.#running.get(notice.jobId)?.stop.abort('superseded' satisfies StopReason)
+        // An end makes room for the next job of its account.
+        if (notice.state !== 'running') this.wake()
+        break
+      case 'watched':
+        this.#watched.set(notice.jobId, performance.now() + watchedForMs)
+        break
+      case 'progress':
+      case 'preview':
+        break
+      default:
+        notice satisfies never
+    }
+  }
+
+  async #fill(): Promise<void> {
+    const { log } = this.#context
+    while (this.#hungry && !this.#draining) {
+      this.#hungry = false
+      for (let lease = this.#pool.lease(); lease; lease = this.#pool.lease()) {
+        let claim: Claim | null = null
+        try {
+          claim = await this.#claim(lease.loaded)
+        } catch (error) {
+          // The next beat tries again.
+          log.error({ err: error }, 'no job could be taken')
+        }
+        if (!claim) {
+          await lease[Symbol.asyncDispose]()
+          break
+        }
+        this.#start(claim, lease)
+      }
+    }
+  }
+
+  async #claim(loaded: string | null): Promise<Claim | null> {
+    const { database, now, queues } = this.#context
+    for (const queue of await queuesInOrder(database.db, [...queues.keys()], loaded, now())) {
+      const claim = await claimJob(this.#context, queue)
+      if (claim) return claim
+    }
+    return null
+  }
+
+  #start(claim: Claim, lease: EngineLease): void {
+    const { metrics, queues } = this.#context
+    const { createdAt, id, startedAt } = claim.job
+    if (claim.job.attempt === 1 && startedAt) metrics.jobStarted(startedAt.getTime() - createdAt.getTime())
+    const stop = new AbortController()
+    const attempt = {
+      claim,
+      models: queues.get(claim.message.queue)!,
+      lease,
+      signal: stop.signal,
+      isWatched: () => (this.#watched.get(id) ?? 0) > performance.now(),
+    }
+    const done = this.#finish(runJob(this.#context, attempt), id, lease)
+    this.#running.set(id, { claim, stop, done })
+    if (this.#draining) stop.abort('returned' satisfies StopReason)
+  }
+
+  async #finish(run: Promise<void>, jobId: string, lease: EngineLease): Promise<void> {
+    try {
+      await run
+    } catch (error) {
+      this.#context.log.error({ job: jobId, err: error }, 'an attempt ended in a way that was not foreseen')
+    }
+    this.#running.delete(jobId)
+    this.#watched.delete(jobId)
+    await lease[Symbol.asyncDispose]()
+  }
+
+  #beat(): void {
+    const nowMs = performance.now()
+    for (const [jobId, untilMs] of this.#watched) if (untilMs < nowMs) this.#watched.delete(jobId)
+    // By now the database gives our jobs to others, or will as soon as it can be reached.
+    if (nowMs - this.#renewedMs > leaseSeconds * 1000) this.#stopAll('superseded')
+    this.#renewing ??= this.#renew(nowMs).finally(() => (this.#renewing = null))
+    this.wake()
+  }
+
+  /** Renew the leases and stop what is not ours any more. */
+  async #renew(nowMs: number): Promise<void> {
+    const { log, messages, database } = this.#context
+    const runs = [...this.#running.values()]
+    try {
+      const held = await messages.touch(runs.map(({ claim }) => claim.message))
+      this.#renewedMs = nowMs
+      for (const { claim, stop } of runs) if (!held.has(claim.job.id)) stop.abort('superseded' satisfies StopReason)
+      if (database.kind === 'postgres') await this.#takeBackLapsed()
+    } catch (error) {
+      log.error({ err: error }, 'leases could not be renewed')
+    }
+  }
+
+  /** Jobs whose lease has lapsed are queued again, as their messages are already. */
+  async #takeBackLapsed(): Promise<void> {
+    const { database, messages } = this.#context
+    const running = await database.db.select().from(jobs).where(eq(jobs.state, 'running'))
+    for (const job of running)
+      if (!this.#running.has(job.id) && (await messages.stateOf(job.queue, job.id)) === 'waiting')
+        await takeBackJob(this.#context, job)
+  }
+
+  #stopAll(reason: StopReason): void {
+    for (const { stop } of this.#running.values()) stop.abort(reason)
+  }
+
+  /** Give back at once what runs, and take nothing more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.drain(0)
+    clearInterval(this.#heart)
+    this.#ear[Symbol.dispose]()
+    await this.#renewing
+  }
+}
+
+async function takeBackRunning(context: DispatcherContext): Promise<void> {
+  const left = await context.database.db.select().from(jobs).where(eq(jobs.state, 'running'))
+  for (const job of left) await takeBackJob(context, job)
+}
