@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import type { Config } from '../config.ts'
 import { AppError, type ErrorCode } from '../errors.ts'
+import { addAccountCommands } from './account-commands.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addPictureCommands } from './picture-commands.ts'
 import type { Terminal } from './terminal.ts'
@@ -57,6 +58,7 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
 
   addPictureCommands(program, { terminal, config })
   addMachineCommands(program, { terminal, config })
+  addAccountCommands(program, { terminal, config })
   return program
 }
 

@@ -11,12 +11,12 @@ import { Client } from 'pg'
 /** A running server. */
 export type PostgresServer = AsyncDisposable & {
   /** Makes an empty database; its URL. */
-  createDatabase(name: string): Promise<string>
-  dropDatabase(name: string): Promise<void>
+  readonly createDatabase: (name: string) => Promise<string>
+  readonly dropDatabase: (name: string) => Promise<void>
   /** SIGKILL to the whole server, as when its machine dies. */
-  kill(): Promise<void>
+  readonly kill: () => Promise<void>
   /** Start it again on the same port and files. */
-  restart(): Promise<void>
+  readonly restart: () => Promise<void>
 }
 
 const run = promisify(execFile)

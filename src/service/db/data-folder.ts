@@ -32,8 +32,12 @@ const sqliteBusy = 5
  */
 export function lockDataFolder(dataDir: string): Disposable {
   makeFolder(dataDir)
+  // PGlite makes its files readable by everybody.
+  makeFolder(dataFolder(dataDir).database)
   const ownerFile = path.join(dataDir, 'owner.pid')
-  const lock = new DatabaseSync(path.join(dataDir, 'owner.lock'), { timeout: 0 })
+  const lockFile = path.join(dataDir, 'owner.lock')
+  writeFileSync(lockFile, '', { flag: 'a', mode: 0o600 })
+  const lock = new DatabaseSync(lockFile, { timeout: 0 })
   try {
     lock.exec('BEGIN EXCLUSIVE')
   } catch (error) {
@@ -41,7 +45,7 @@ export function lockDataFolder(dataDir: string): Disposable {
     if ((error as { errcode?: number }).errcode !== sqliteBusy) throw error
     throw new AppError('data_in_use', `data folder ${dataDir}: in use by ${ownerOf(ownerFile)}`, { cause: error })
   }
-  writeFileSync(ownerFile, `${process.pid}\n`)
+  writeFileSync(ownerFile, `${process.pid}\n`, { mode: 0o600 })
   return { [Symbol.dispose]: () => lock.close() }
 }
 
