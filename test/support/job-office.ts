@@ -16,7 +16,7 @@ import { createLogger, type Logger } from '../../src/logger.ts'
 import type { SubmitContext } from '../../src/service/jobs/submit-job.ts'
 
 /** An engine program whose tasks do what their prompts say. */
-export const fixtureEngine = new URL('../worker/fixture-engine.ts', import.meta.url)
+export const fixtureEngine = new URL('../service/fixture-engine.ts', import.meta.url)
 export const tinyA = fileURLToPath(new URL('../golden/models/tiny-a', import.meta.url))
 
 /** A deployment whose models nobody opens. */

@@ -1,8 +1,9 @@
 // How a dispatcher gets work: the message at the head of a queue is leased and its job set running, in one transaction.
-import { and, count, eq, inArray, isNotNull, sql } from 'drizzle-orm'
+import { and, count, eq, getTableColumns, inArray, isNotNull, sql } from 'drizzle-orm'
+import { lockAccount } from '../billing/ledger.ts'
 import type { Transaction } from '../db/database.ts'
 import { accounts, jobs } from '../db/schema.ts'
-import { notify } from './job-notices.ts'
+import { notified } from './job-notices.ts'
 import { endRow, heldBy, logTransition, lostTooOften, maxLosses, type Claim, type JobStore } from './job-transitions.ts'
 import type { Message } from './message-queue.ts'
 
@@ -21,10 +22,10 @@ class AccountBusy extends Error {
  * running jobs as they may have are passed over. A job over which too many dispatchers were lost fails on the way.
  */
 export async function claimJob(store: JobStore, queue: string): Promise<Claim | null> {
-  const busyAccounts = await accountsAtTheirLimit(store)
+  const busyAccounts = new Set<string>()
   for (;;) {
     try {
-      const taken = await store.database.db.transaction((tx) => takeFirst(tx, store, queue, busyAccounts))
+      const taken = await store.database.db.transaction((tx) => takeFirst(tx, store, queue, [...busyAccounts]))
       if (!taken) return null
       const { claim, message } = taken
       if (claim && claim.job.losses < maxLosses) {
@@ -35,7 +36,8 @@ export async function claimJob(store: JobStore, queue: string): Promise<Claim | 
       else store.log.warn({ job: message.jobId }, 'a message without an outstanding job was dropped')
     } catch (error) {
       if (!(error instanceof AccountBusy)) throw error
-      busyAccounts.push(error.accountId)
+      busyAccounts.add(error.accountId)
+      for (const id of await accountsAtTheirLimit(store)) busyAccounts.add(id)
     }
   }
 }
@@ -49,7 +51,8 @@ async function takeFirst(
   const message = await store.messages.take(tx, queue, busyAccounts)
   if (!message) return null
   const at = store.now().toISOString()
-  const [job] = await tx
+  const told = notified({ type: 'state', jobId: message.jobId, state: 'running', queue })
+  const [taken] = await tx
     .update(jobs)
     .set({
       state: 'running',
@@ -59,34 +62,31 @@ async function takeFirst(
       startedAt: sql`coalesce(${jobs.startedAt}, ${at}::timestamptz)`,
     })
     .where(and(eq(jobs.id, message.jobId), inArray(jobs.state, ['queued', 'running'])))
-    .returning()
-  if (!job) {
+    .returning({ ...getTableColumns(jobs), told, mostRunning })
+  if (!taken) {
     await store.messages.complete(tx, message)
     return { message, claim: null }
   }
-  await requireRoom(tx, job.accountId)
+  const { told: _, mostRunning: most, ...job } = taken
+  if (most !== null) await requireRoom(tx, job.accountId, most)
   if (job.losses >= maxLosses) {
     await store.messages.complete(tx, message)
     await endRow(tx, store, job, { state: 'failed', error: lostTooOften(job.losses) }, heldBy(job))
-  } else {
-    await notify(tx, { type: 'state', jobId: job.id, state: 'running', queue })
   }
   return { message, claim: { message, job } }
 }
 
+/** The limit of the account of a row of `jobs`. */
+const mostRunning = sql<number | null>`(select max_running_jobs from accounts where accounts.id = jobs.account_id)`
+
 /** Counts under the account's lock, so that two dispatchers cannot pass the limit together. */
-async function requireRoom(tx: Transaction, accountId: string): Promise<void> {
-  const [account] = await tx
-    .select({ most: accounts.maxRunningJobs })
-    .from(accounts)
-    .where(and(eq(accounts.id, accountId), isNotNull(accounts.maxRunningJobs)))
-    .for('update')
-  if (!account) return
+async function requireRoom(tx: Transaction, accountId: string, most: number): Promise<void> {
+  await lockAccount(tx, accountId)
   const [running] = await tx
     .select({ count: count() })
     .from(jobs)
     .where(and(eq(jobs.accountId, accountId), eq(jobs.state, 'running')))
-  if (account.most !== null && running.count > account.most) throw new AccountBusy(accountId)
+  if (running.count > most) throw new AccountBusy(accountId)
 }
 
 async function accountsAtTheirLimit({ database }: JobStore): Promise<string[]> {

@@ -44,10 +44,13 @@ const { task: _task, bodyHash: _bodyHash, ...shown } = getTableColumns(jobs)
 /** Columns of a {@link Job}, without its place in the queue. */
 export const jobColumns = shown
 
-/** The place in the queue, for a select from `jobs`: counted over the index of outstanding jobs. */
+/**
+ * The place in the queue, for a select from `jobs` or a returning; counted over the index of outstanding jobs. Spelled out,
+ * because drizzle names columns in a returning without their table.
+ */
 export const queuePosition: SQL<number | null> = sql<number | null>`
-  case when ${jobs.state} = 'queued' then 1 + (
+  case when jobs.state = 'queued' then 1 + (
     select count(*)::int from jobs ahead
-    where ahead.state = 'queued' and ahead.queue = ${jobs.queue}
-      and (ahead.turn, ahead.created_at, ahead.id) < (${jobs.turn}, ${jobs.createdAt}, ${jobs.id})
+    where ahead.state = 'queued' and ahead.queue = jobs.queue
+      and (ahead.turn, ahead.created_at, ahead.id) < (jobs.turn, jobs.created_at, jobs.id)
   ) end`

@@ -6,6 +6,7 @@ import type { Account } from '../accounts/account.ts'
 import { jobs, type JobState } from '../db/schema.ts'
 import { queuesOf } from '../engines/deployment.ts'
 import type { GenerateOrder } from './generate-order.ts'
+import { inputKeys } from './job-files.ts'
 import type { JobNotices } from './job-notices.ts'
 import { cancelJob } from './job-transitions.ts'
 import { hasEnded, jobColumns, queuePosition, type Job } from './job.ts'
@@ -58,7 +59,10 @@ export async function openJobs(context: JobsContext): Promise<Jobs> {
   }
 
   return {
-    submit: async (account, order, manner) => need(await submitJob(context, account, order, manner)),
+    async submit(account, order, manner) {
+      const accepted = await submitJob(context, account, order, manner)
+      return 'repeatedId' in accepted ? need(accepted.repeatedId) : accepted
+    },
     ended: (jobId, signal) => waitForEnd(notices, () => need(jobId), jobId, signal),
     async get(account, jobId) {
       const job = await find(jobId)
@@ -82,7 +86,7 @@ export async function openJobs(context: JobsContext): Promise<Jobs> {
         .from(jobs)
         .where(and(eq(jobs.id, jobId), eq(jobs.accountId, account.id)))
       if (!row) return notFound(jobId)
-      if (!hasEnded(row)) await cancelJob(context, row)
+      if (!hasEnded(row) && (await cancelJob(context, row)) && row.task) await blobs.delete(inputKeys(jobId, row.task))
       return need(jobId)
     },
     async images(job) {

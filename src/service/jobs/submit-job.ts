@@ -4,7 +4,7 @@ import { and, eq, inArray, sql } from 'drizzle-orm'
 import { AppError } from '../../errors.ts'
 import type { Account } from '../accounts/account.ts'
 import { refuse, type WordList } from '../accounts/word-list.ts'
-import { hold, lockAccount } from '../billing/ledger.ts'
+import { hold } from '../billing/ledger.ts'
 import { priceOf } from '../billing/price.ts'
 import type { PriceList } from '../billing/price-list.ts'
 import type { Transaction } from '../db/database.ts'
@@ -13,9 +13,9 @@ import { queueFor, type Deployment } from '../engines/deployment.ts'
 import type { BlobStore } from '../files/blob-store.ts'
 import type { GenerateOrder } from './generate-order.ts'
 import { inputKey } from './job-files.ts'
-import { notify } from './job-notices.ts'
+import { notified } from './job-notices.ts'
 import { ledgerSubject, logTransition, type JobRow, type JobStore } from './job-transitions.ts'
-import { newJobId } from './job.ts'
+import { jobColumns, newJobId, queuePosition, type Job } from './job.ts'
 import { resolveGenerate } from './resolve-generate.ts'
 
 /** What acceptance needs of the surroundings. */
@@ -41,15 +41,25 @@ const queueFullRetrySeconds = 10
 /** Seconds after which an account that has too many jobs queued is worth another try. */
 const tooManyRetrySeconds = 10
 
-/** Write down a job, or find the one that the same idempotency key made before. */
+/** Rolls an acceptance back: somebody was faster with the same idempotency key. */
+class Repeated extends Error {
+  readonly jobId: string
+
+  constructor(jobId: string) {
+    super(`this request is ${jobId} already`)
+    this.jobId = jobId
+  }
+}
+
+/** Write down a job; the id instead, if the same idempotency key has made one before. */
 export async function submitJob(
   context: SubmitContext,
   account: Account,
   order: GenerateOrder,
   manner: SubmitManner,
-): Promise<string> {
-  const known = await findRepeated(context.database.db, account.id, manner)
-  if (known !== null) return known
+): Promise<Job | { readonly repeatedId: string }> {
+  const repeatedId = await findRepeated(context.database.db, account.id, manner)
+  if (repeatedId !== null) return { repeatedId }
   const { wordList, deployment, prices } = context
   const { prompt, prompt2, negativePrompt, negativePrompt2 } = order
   if (wordList) refuse(wordList, { prompt, prompt2, negativePrompt, negativePrompt2 })
@@ -78,13 +88,12 @@ export async function submitJob(
   const keys = [...inputs.keys()].map((hash) => inputKey(id, hash))
   try {
     for (const [hash, bytes] of inputs) await context.blobs.put(inputKey(id, hash), bytes)
-    const acceptedId = await context.database.db.transaction((tx) => accept(tx, context, account, row, manner))
-    if (acceptedId === id) logTransition(context, { ...row, attempt: 0 }, 'queued', { queue: row.queue })
-    // Somebody was faster with the same key.
-    else await context.blobs.delete(keys)
-    return acceptedId
+    const job = await context.database.db.transaction((tx) => accept(tx, context, account, row, manner))
+    logTransition(context, { ...job, task }, 'queued', { queue: job.queue })
+    return job
   } catch (error) {
     await removeUnlessAccepted(context, id, keys, error)
+    if (error instanceof Repeated) return { repeatedId: error.jobId }
     throw error
   }
 }
@@ -112,11 +121,12 @@ async function accept(
   account: Account,
   row: Omit<typeof jobs.$inferInsert, 'turn'> & Pick<JobRow, 'id' | 'queue' | 'priceMicros'>,
   manner: SubmitManner,
-): Promise<string> {
-  // Requests of one account pass one after the other, so that counts and balance hold.
-  const { maxQueuedJobs } = await lockAccount(tx, account.id)
-  const repeated = await findRepeated(tx, account.id, manner)
-  if (repeated !== null) return repeated
+): Promise<Job> {
+  // From here on the account is locked: its requests pass one after the other, so that counts and balance hold.
+  await hold(tx, { accountId: account.id, ...ledgerSubject(row.id), amountMicros: row.priceMicros })
+  const repeatedId = await findRepeated(tx, account.id, manner)
+  if (repeatedId !== null) throw new Repeated(repeatedId)
+  const { maxQueuedJobs } = account
   const { queued, ownQueued, turn } = await outstanding(tx, account.id)
   if (maxQueuedJobs !== null && ownQueued >= maxQueuedJobs)
     throw new AppError(
@@ -128,11 +138,13 @@ async function accept(
     throw new AppError('queue_full', `the queue is full: ${queued} requests wait`, {
       retryAfterSeconds: queueFullRetrySeconds,
     })
-  await tx.insert(jobs).values({ ...row, turn })
-  await hold(tx, { accountId: account.id, ...ledgerSubject(row.id), amountMicros: row.priceMicros })
+  const told = notified({ type: 'state', jobId: row.id, state: 'queued', queue: row.queue })
+  const [{ told: _, ...job }] = await tx
+    .insert(jobs)
+    .values({ ...row, turn })
+    .returning({ ...jobColumns, queuePosition, told })
   await context.messages.send(tx, row.queue, row.id, account.id, turn)
-  await notify(tx, { type: 'state', jobId: row.id, state: 'queued', queue: row.queue })
-  return row.id
+  return job
 }
 
 /**
