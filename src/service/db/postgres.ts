@@ -27,8 +27,11 @@ export async function openPostgres(
   }
   await migrateOnce(options, migrationsFolder)
   const pool = new Pool({ ...options, max: 10 })
-  // A connection that breaks while it lies idle; the pool replaces it.
-  pool.on('error', onError)
+  let closing = false
+  // A connection that breaks while it lies idle; the pool replaces it. At the end it does not matter how one ends.
+  pool.on('error', (error) => {
+    if (!closing) onError(error)
+  })
   const listener = new PostgresListener(options, onError)
   return {
     kind: 'postgres',
@@ -36,6 +39,7 @@ export async function openPostgres(
     listen: (channel, onPayload, onGap) => listener.listen(channel, onPayload, onGap),
     bossOptions: () => ({ connectionString: url, application_name: 'sepia', max: 5, backend: 'postgres' }),
     [Symbol.asyncDispose]: async () => {
+      closing = true
       await listener[Symbol.asyncDispose]()
       await pool.end()
     },

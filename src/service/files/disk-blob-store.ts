@@ -27,7 +27,7 @@ export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
         throw storageError(root, error)
       }
     },
-    get: (key) => ifThere(readFile(fileOf(key))),
+    get: async (key) => ifThere(readFile(fileOf(key))),
     delete: async (keys) => {
       const folders = new Set<string>()
       for (const key of keys) {
@@ -44,12 +44,12 @@ export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
 /** Rename, into a folder that another call may be removing at this moment because it is empty. */
 async function moveTo(part: string, target: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    await mkdir(path.dirname(target), { recursive: true, mode: 0o700 })
     try {
+      await mkdir(path.dirname(target), { recursive: true, mode: 0o700 })
       await rename(part, target)
       return
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || attempt === 10) throw error
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || attempt === 100) throw error
     }
   }
 }
