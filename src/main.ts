@@ -4,10 +4,12 @@ import { runCli, exitCodes } from './cli/program.ts'
 import { readEnv, resolveConfig } from './config.ts'
 
 const ending = new AbortController()
+const urgent = new AbortController()
 let endedBy: NodeJS.Signals = 'SIGINT'
 
 function end(signal: NodeJS.Signals): void {
-  if (!ending.signal.aborted) endedBy = signal
+  if (ending.signal.aborted) return urgent.abort()
+  endedBy = signal
   ending.abort()
 }
 
@@ -26,7 +28,7 @@ for (const stream of [process.stdout, process.stderr])
 
 const exitCode = await runCli(
   process.argv.slice(2),
-  { stdout: process.stdout, stderr: process.stderr, signal: ending.signal },
+  { stdout: process.stdout, stderr: process.stderr, signal: ending.signal, urgent: urgent.signal },
   () => resolveConfig(readEnv()),
 )
 process.exitCode = exitCode === exitCodes.cancelled ? 128 + constants.signals[endedBy] : exitCode

@@ -6,6 +6,7 @@ import { AppError, type ErrorCode } from '../errors.ts'
 import { addAccountCommands } from './account-commands.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addPictureCommands } from './picture-commands.ts'
+import { addServiceCommands } from './service-commands.ts'
 import type { Terminal } from './terminal.ts'
 
 const programHelp = `
@@ -58,6 +59,7 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
 
   addPictureCommands(program, { terminal, config })
   addMachineCommands(program, { terminal, config })
+  addServiceCommands(program, { terminal, config })
   addAccountCommands(program, { terminal, config })
   return program
 }

@@ -4,6 +4,8 @@ export type Terminal = {
   readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean }
   /** Aborted when the user or the system asks the command to end. */
   readonly signal: AbortSignal
+  /** Aborted when they ask a second time: the end may not take time any more. */
+  readonly urgent?: AbortSignal
   /** Another engine program than worker/main.ts. */
   readonly engineEntry?: URL
 }

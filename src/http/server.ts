@@ -7,6 +7,7 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify'
+import { serializerCompiler } from 'fastify-type-provider-zod'
 import type { z } from 'zod'
 import { AppError } from '../errors.ts'
 import { accountOf } from './auth.ts'
@@ -61,6 +62,7 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
     if (parsed.success) return { value: parsed.data }
     return { error: new InvalidRequest(faultsOf(parsed.error, partNames[httpPart ?? 'body'])) }
   })
+  server.setSerializerCompiler(serializerCompiler)
   acceptJsonOnly(server)
   await describeApi(server, options)
 
