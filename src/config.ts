@@ -8,6 +8,7 @@ import { AppError } from './errors.ts'
 /** Variables that stand for options of `sepia serve` and `sepia worker`; the options' names are in {@link Config.service}. */
 const serviceVariables = {
   host: 'SEPIA_HOST',
+  metricsPort: 'SEPIA_METRICS_PORT',
   port: 'SEPIA_PORT',
   role: 'SEPIA_ROLE',
   engines: 'SEPIA_ENGINES',

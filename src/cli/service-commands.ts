@@ -3,7 +3,8 @@ import type { Command } from 'commander'
 import type { CommandContext } from './command-options.ts'
 import { cacheHelp } from './command-options.ts'
 import { serve } from './serve.ts'
-import type { ServeOptions } from './service-options.ts'
+import type { ServeOptions, WorkerOptions } from './service-options.ts'
+import { work } from './worker.ts'
 
 const serveHelp = `
 Every option may also be set by a variable: --public-url by SEPIA_PUBLIC_URL,
@@ -26,6 +27,16 @@ Examples:
   sepia serve --model sd_xl_base_1.0.safetensors --refiner refiner.safetensors \\
     --host 0.0.0.0 --public-url https://pictures.example
   SEPIA_TOKEN=sepia_… sepia serve --data /srv/sepia --engines 2`
+
+const workerHelp = `
+Set DATABASE_URL and SEPIA_S3_BUCKET as for "sepia serve --role api". A worker
+takes requests for its own model and precision only. One that dies or cannot
+reach the database loses what it has to the others within half a minute.
+
+Every option may also be set by a variable, as for "sepia serve".
+
+Example:
+  DATABASE_URL=postgres://… SEPIA_S3_BUCKET=sepia sepia worker --engines 2`
 
 /** Add the options that serve and worker share. */
 export function addOfficeOptions(command: Command): Command {
@@ -62,4 +73,14 @@ export function addServiceCommands(program: Command, { terminal, config }: Comma
   addOfficeOptions(serveCommand)
     .addHelpText('after', serveHelp)
     .action((options: ServeOptions) => serve(options, config(), terminal))
+
+  const workerCommand = program
+    .command('worker')
+    .summary('make pictures for servers elsewhere')
+    .description('Make the pictures of requests that "sepia serve --role api" accepted on any machine.')
+    .option('--metrics-port <number>', 'answer /metrics there; 0 takes a free one (default: nowhere)')
+    .option('--host <address>', 'address of --metrics-port (default: 127.0.0.1)')
+  addOfficeOptions(workerCommand)
+    .addHelpText('after', workerHelp)
+    .action((options: WorkerOptions) => work(options, config(), terminal))
 }

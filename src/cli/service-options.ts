@@ -3,6 +3,7 @@ import { statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { devices, precisions } from '#engine/backend.ts'
+import type { MetricsPlace } from '#service/metrics-server.ts'
 import type { AppConfig, OfficeConfig } from '../app.ts'
 import { variableOf, type Config, type ServiceOption } from '../config.ts'
 import { AppError } from '../errors.ts'
@@ -100,6 +101,33 @@ export function resolveServe(options: ServeOptions, config: Config): AppConfig {
     corsOrigins: value('cors', origins, []),
     maxQueueLength: value('maxQueue', number(1, 1_000_000), 1000),
   }
+}
+
+/** The options of `sepia worker`, as typed. */
+export type WorkerOptions = OfficeOptions & { readonly host?: string; readonly metricsPort?: string }
+
+/** A worker, resolved and checked; `metrics` is null where it tells its numbers to nobody. */
+export type WorkerConfig = OfficeConfig & { readonly metrics: MetricsPlace | null }
+
+/** Check all options of worker. Throws `bad_argument`, `model_not_found`. */
+export function resolveWorker(options: WorkerOptions, config: Config): WorkerConfig {
+  const office = resolveOffice(options, config)
+  if (config.databaseUrl === null || config.s3 === null)
+    throw new AppError(
+      'bad_argument',
+      'sepia worker shares a database and a bucket with "sepia serve --role api": set DATABASE_URL and SEPIA_S3_BUCKET',
+    )
+  const value = reader(options, config)
+  const port = value('metricsPort', number(0, 65_535), null)
+  if (port === null) return { ...office, metrics: null }
+  const host = value('host', hostName, '127.0.0.1')
+  const token = config.metricsToken
+  if (token === null && !loopback.test(host))
+    throw new AppError(
+      'bad_argument',
+      `--metrics-port on another address than a loopback one needs SEPIA_METRICS_TOKEN, got --host "${host}"`,
+    )
+  return { ...office, metrics: { host, port, token } }
 }
 
 /** Reads an option as it was typed, else its variable, else its default. */
