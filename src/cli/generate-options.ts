@@ -4,11 +4,13 @@ import { statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { requireSteps, samplerNames } from '#diffusion/samplers.ts'
+import { applyStyle, stylePresetNames, type StylePresetName } from '#diffusion/style-presets.ts'
 import { devices, precisions } from '#engine/backend.ts'
 import type { EngineSettings, GenerateTask, TaskFiles } from '#worker/protocol.ts'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
-import { byteSize, numberAbove, oneOf, wholeNumber } from './option-values.ts'
+import { byteSize, numberAbove, numberFrom, oneOf, wholeNumber } from './option-values.ts'
+import type { StartOptions } from './start-options.ts'
 
 /** What commander hands over: text as typed, with the defaults that --help shows. */
 export type EngineOptions = {
@@ -20,29 +22,35 @@ export type EngineOptions = {
 }
 
 /** The options of `sepia generate`, as typed. */
-export type GenerateOptions = EngineOptions & {
-  readonly model?: string
-  readonly negative?: string
-  readonly prompt2?: string
-  readonly negative2?: string
-  readonly seed?: string
-  readonly steps: string
-  readonly cfg: string
-  readonly sampler: string
-  readonly width: string
-  readonly height: string
-  readonly num: string
-  readonly clipSkip?: string
-  readonly output?: string
-  readonly json?: boolean
-  readonly verbose?: boolean
-}
+export type GenerateOptions = EngineOptions &
+  StartOptions & {
+    readonly model?: string
+    /** False for --no-refiner. */
+    readonly refiner?: string | false
+    readonly highNoiseFrac?: string
+    readonly style?: string
+    readonly negative?: string
+    readonly prompt2?: string
+    readonly negative2?: string
+    readonly seed?: string
+    readonly steps: string
+    readonly cfg: string
+    readonly sampler: string
+    readonly num?: string
+    readonly clipSkip?: string
+    readonly output?: string
+    readonly grid?: string
+    readonly json?: boolean
+    readonly verbose?: boolean
+  }
 
 /** Settings of an engine process, all but the scratch folder, which belongs to the process. */
 export type EngineOrder = Omit<EngineSettings, 'scratchDir'>
 
 const seedCount = 2 ** 32
 const promptLimit = 10_000
+const maxPictures = 16
+const defaultHighNoiseFrac = '0.8'
 
 /** Check the options that concern the machine rather than the picture. Throws `bad_argument`. */
 export function resolveEngine(options: Partial<EngineOptions>, config: Config): EngineOrder {
@@ -59,41 +67,87 @@ export function resolveEngine(options: Partial<EngineOptions>, config: Config): 
   }
 }
 
-/** Check everything about the pictures but the place for them. Throws `bad_argument`, `bad_prompt`. */
-export function resolveTask(prompt: string, options: GenerateOptions): Omit<GenerateTask, 'imageEncoding'> {
-  const count = wholeNumber('--num', options.num, 1, 16)
-  const seed = options.seed === undefined ? randomInt(seedCount) : wholeNumber('--seed', options.seed, 0, seedCount - 1)
+/** What `resolveTask` leaves to start-options.ts, to the models and to the place for the pictures. */
+type OpenFields = 'start' | 'width' | 'height' | 'refiner' | 'imageEncoding'
+
+/** Check what is said of the pictures themselves. Throws `bad_argument`, `bad_prompt`. */
+export function resolveTask(prompt: string, options: GenerateOptions): Omit<GenerateTask, OpenFields> {
   const sampler = oneOf('--sampler', options.sampler, samplerNames)
   const numInferenceSteps = wholeNumber('--steps', options.steps, 1, 200)
   requireSteps(sampler, numInferenceSteps)
-  return {
+  const texts = {
     prompt: checkedPrompt('PROMPT', prompt),
     prompt2: options.prompt2 === undefined ? null : checkedPrompt('--prompt-2', options.prompt2),
     negativePrompt: options.negative === undefined ? null : checkedPrompt('--negative', options.negative),
     negativePrompt2: options.negative2 === undefined ? null : checkedPrompt('--negative-2', options.negative2),
-    // Multiples of what depends on the model, which only the engine knows.
-    width: wholeNumber('--width', options.width, 8, 4096),
-    height: wholeNumber('--height', options.height, 8, 4096),
+  }
+  return {
+    ...applyStyle(styleNamed(options.style ?? 'base'), texts),
     numInferenceSteps,
     guidanceScale: numberAbove('--cfg', options.cfg, 0, 50),
     sampler,
-    seeds: Array.from({ length: count }, (_, index) => (seed + index) % seedCount),
+    seeds: resolveSeeds(options),
     clipSkip: options.clipSkip === undefined ? null : wholeNumber('--clip-skip', options.clipSkip, 1, 12),
-    start: { mode: 'textToImage' },
-    refiner: null,
     previews: false,
   }
 }
 
-/** The model's place: the option, else the configured default. Throws `model_not_found`. */
-export function resolveModel(model: string | undefined, config: Config): TaskFiles {
-  const checkpoint = model === undefined ? config.modelPath : path.resolve(model)
-  if (!statSync(checkpoint, { throwIfNoEntry: false }))
-    throw new AppError(
-      'model_not_found',
-      `${model === undefined ? 'default model' : '--model'}: there is no file or folder ${checkpoint}`,
-    )
-  return { checkpoint, refiner: null, pictures: {} }
+function styleNamed(text: string): StylePresetName {
+  const found = stylePresetNames.find((name) => name.toLowerCase() === text.toLowerCase())
+  if (found !== undefined) return found
+  throw new AppError(
+    'bad_argument',
+    `--style must be one of the ${stylePresetNames.length} that "sepia styles" lists, got "${text}"`,
+  )
+}
+
+/** One seed a picture: those of a list, else the given or a random one and those that follow it. */
+function resolveSeeds({ num, seed }: GenerateOptions): readonly number[] {
+  const count = num === undefined ? null : wholeNumber('--num', num, 1, maxPictures)
+  const isSeed = (text: string): number => wholeNumber('--seed', text, 0, seedCount - 1)
+  if (seed?.includes(',')) {
+    const seeds = seed.split(',').map((text) => isSeed(text.trim()))
+    if (seeds.length > maxPictures)
+      throw new AppError('bad_argument', `--seed must list at most ${maxPictures} seeds, got ${seeds.length}`)
+    if (count !== null && count !== seeds.length)
+      throw new AppError('bad_argument', `--num is ${count} and --seed lists ${seeds.length}; leave out --num`)
+    return seeds
+  }
+  const first = seed === undefined ? randomInt(seedCount) : isSeed(seed)
+  return Array.from({ length: count ?? 1 }, (_, index) => (first + index) % seedCount)
+}
+
+/** Where the models are, and how they share the steps. */
+export type ResolvedModels = {
+  readonly files: Pick<TaskFiles, 'checkpoint' | 'refiner'>
+  readonly refiner: GenerateTask['refiner']
+}
+
+/** The models' places: the options, else what is configured. Throws `bad_argument`, `model_not_found`. */
+export function resolveModels(
+  options: Pick<GenerateOptions, 'model' | 'refiner' | 'highNoiseFrac'>,
+  config: Config,
+): ResolvedModels {
+  const checkpoint =
+    options.model === undefined ? found('default model', config.modelPath) : found('--model', options.model)
+  const place = options.refiner === undefined ? config.refinerPath : options.refiner
+  if (place === null || place === false) {
+    if (options.highNoiseFrac !== undefined)
+      throw new AppError('bad_argument', '--high-noise-frac needs a refiner: give --refiner or set SEPIA_REFINER')
+    return { files: { checkpoint, refiner: null }, refiner: null }
+  }
+  const denoisingEnd = numberFrom('--high-noise-frac', options.highNoiseFrac ?? defaultHighNoiseFrac, 0, 1)
+  const refiner = found(options.refiner === undefined ? 'SEPIA_REFINER' : '--refiner', place)
+  // All steps are the base model's, so that the refiner need not be read.
+  if (denoisingEnd === 1) return { files: { checkpoint, refiner: null }, refiner: null }
+  return { files: { checkpoint, refiner }, refiner: { denoisingEnd } }
+}
+
+function found(name: string, place: string): string {
+  const resolved = path.resolve(place)
+  if (place === '' || !statSync(resolved, { throwIfNoEntry: false }))
+    throw new AppError('model_not_found', `${name}: there is no file or folder ${place === '' ? '""' : resolved}`)
+  return resolved
 }
 
 function checkedPrompt(name: string, text: string): string {

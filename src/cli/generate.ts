@@ -1,10 +1,15 @@
 // `sepia generate`: from the command line to files, by way of one engine process.
+import { writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import { EngineProcess } from '#worker/engine-process.ts'
-import type { GenerateTask } from '#worker/protocol.ts'
+import type { GenerateTask, TaskFiles } from '#worker/protocol.ts'
 import type { Config } from '../config.ts'
-import { resolveEngine, resolveModel, resolveTask, type GenerateOptions } from './generate-options.ts'
-import { planOutput, writePicture } from './output-files.ts'
+import { AppError } from '../errors.ts'
+import { resolveEngine, resolveModels, resolveTask, type GenerateOptions } from './generate-options.ts'
+import { planOutput, writePicture, type OutputSheet } from './output-files.ts'
+import { readPictureFile, type PictureFile } from './picture-file.ts'
 import { seconds, showProgress } from './progress-bar.ts'
+import { resolveStart } from './start-options.ts'
 import type { Terminal } from './terminal.ts'
 
 /** Make the pictures that the options ask for and print where they are. Throws the AppError of what goes wrong. */
@@ -14,12 +19,15 @@ export async function generate(
   config: Config,
   terminal: Terminal,
 ): Promise<void> {
+  // 1. the order, complete and checked before anything is begun
   const settings = resolveEngine(options, config)
   const resolved = resolveTask(prompt, options)
-  const files = resolveModel(options.model, config)
-  const output = planOutput(options.output, resolved.seeds)
-  const task: GenerateTask = { ...resolved, imageEncoding: output.imageEncoding }
+  const { files: models, refiner } = resolveModels(options, config)
+  const { pictures, warnings: startWarnings, ...start } = await resolveStart(options)
+  const output = planOutput(options.output, resolved.seeds, options.grid)
+  const task: GenerateTask = { ...resolved, ...start, refiner, imageEncoding: output.imageEncoding }
 
+  // 2. pictures, each saved when it comes
   const images: { path: string; seed: number; width: number; height: number }[] = []
   let lastImageMs = performance.now()
   const verbose = options.verbose ?? false
@@ -30,6 +38,7 @@ export async function generate(
     entry,
     ...(verbose && { onOutput: (text: string) => display.interrupt(() => terminal.stderr.write(text)) }),
   })
+  const files: TaskFiles = { ...models, pictures: await storePictures(pictures, engine.scratchDir) }
   const result = await engine.generate(task, files, {
     signal,
     onProgress: (progress) => display.update(progress),
@@ -42,9 +51,49 @@ export async function generate(
       if (!options.json) display.interrupt(() => terminal.stdout.write(`${path}  seed ${seed}  ${seconds(tookMs)}\n`))
     },
   })
+  const grid = output.sheet?.path ?? null
+  if (output.sheet !== null)
+    await writeSheet(
+      images.map((image) => image.path),
+      output.sheet,
+    )
+
+  // 3. what there is to tell
   display[Symbol.dispose]()
-  if (options.json) terminal.stdout.write(`${JSON.stringify({ images, ...result }, roundedTimes)}\n`)
-  else for (const warning of result.warnings) terminal.stderr.write(`sepia: warning: ${warning}\n`)
+  const warnings = [...startWarnings, ...result.warnings]
+  const report = { images, ...(grid !== null && { grid }), ...result, warnings }
+  if (options.json) terminal.stdout.write(`${JSON.stringify(report, roundedTimes)}\n`)
+  else if (grid !== null) terminal.stdout.write(`${grid}  all of them\n`)
+  if (!options.json) for (const warning of warnings) terminal.stderr.write(`sepia: warning: ${warning}\n`)
+}
+
+/**
+ * Pictures in the engine's scratch folder, by their hashes: the engine reads what was checked here, a pipe need be read
+ * only once, and the folder goes however the command ends.
+ */
+async function storePictures(pictures: readonly PictureFile[], folder: string): Promise<TaskFiles['pictures']> {
+  const places = pictures.map(({ hash }) => [hash, path.join(folder, `picture-${hash}`)] as const)
+  try {
+    for (const [index, [, place]] of places.entries()) await writeFile(place, pictures[index].bytes)
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+    const isFull = code === 'ENOSPC' || code === 'EDQUOT'
+    throw new AppError(isFull ? 'disk_full' : 'cache_unwritable', `--cache: cannot write in ${folder} (${code})`, {
+      cause: error,
+    })
+  }
+  return Object.fromEntries(places)
+}
+
+/** The contact sheet of --grid, out of the saved pictures, so that none need be kept in memory. */
+async function writeSheet(files: readonly string[], { path, imageEncoding }: OutputSheet): Promise<void> {
+  const { ContactSheet } = await import('#image/contact-sheet.ts')
+  const { decodePicture } = await import('#image/decode-picture.ts')
+  const { encodeJpeg, encodePng } = await import('#image/codec.ts')
+  const sheet = new ContactSheet()
+  for (const file of files) sheet.add(await decodePicture((await readPictureFile('--grid', file)).bytes, '--grid'))
+  const pixels = sheet.render()
+  writePicture(path, imageEncoding === 'png' ? await encodePng(pixels) : await encodeJpeg(pixels), '--grid')
 }
 
 /** Times to a tenth of a millisecond; all other numbers are whole. */

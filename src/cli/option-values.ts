@@ -10,8 +10,15 @@ export function wholeNumber(name: string, text: string, min: number, max: number
 
 /** A number in (`above`, `max`]. Throws `bad_argument`. */
 export function numberAbove(name: string, text: string, above: number, max: number): number {
-  const value = /^[+-]?(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : Number.NaN
+  const value = decimal(text)
   if (!(value > above && value <= max)) throw refusal(name, text, `a number above ${above} and up to ${max}`)
+  return value
+}
+
+/** A number in [`min`, `max`]. Throws `bad_argument`. */
+export function numberFrom(name: string, text: string, min: number, max: number): number {
+  const value = decimal(text)
+  if (!(value >= min && value <= max)) throw refusal(name, text, `a number from ${min} to ${max}`)
   return value
 }
 
@@ -37,6 +44,10 @@ export function byteSize(name: string, text: string): number {
   const bytes = match ? Number(match[1]) * (byteUnits[match[2].toLowerCase()] ?? Number.NaN) : Number.NaN
   if (!(bytes >= 1e6 && bytes <= 1e15)) throw refusal(name, text, 'a size such as 40GB or 512MiB, from 1MB to 1000TB')
   return Math.round(bytes)
+}
+
+function decimal(text: string): number {
+  return /^[+-]?(\d+\.?\d*|\.\d+)$/.test(text) ? Number(text) : Number.NaN
 }
 
 function refusal(name: string, text: string, allowed: string): AppError {

@@ -4,6 +4,8 @@ import { samplerNames } from '#diffusion/samplers.ts'
 import { cacheHelp, optionWithDefault, type CommandContext } from './command-options.ts'
 import { generate } from './generate.ts'
 import type { GenerateOptions } from './generate-options.ts'
+import { samplers, type SamplersOptions } from './samplers.ts'
+import { styles, type StylesOptions } from './styles.ts'
 
 const generateHelp = `
 Examples:
@@ -15,6 +17,11 @@ Examples:
     sepia generate "a quiet harbour, (morning fog:1.3)" -n "people, text" \\
       -m juggernaut.safetensors --sampler DPM_PLUS_PLUS_2M_KARRAS \\
       --steps 25 --cfg 6 --width 1344 --height 768 -o harbour.jpg
+  A picture to begin with; the part of it that a mask shows in white:
+    sepia generate "a snowy street" --init-image street.jpg --strength 0.6
+    sepia generate "a red door" --init-image house.png --mask door.png
+  256 pixels more on the left and on the right:
+    sepia generate "a quiet harbour" --init-image a.png --outpaint 256,0,256,0
   For a script:
     sepia generate "a red apple" --json | jq -r '.images[].path'
 
@@ -24,6 +31,17 @@ Prompts:
   tokens (a short word is one); nothing is cut off. A prompt that begins with
   a dash goes after two dashes: sepia generate -- "-40 degrees".
 
+Starting pictures:
+  JPEG, PNG or WebP of up to 4096x4096 pixels. Without --width and --height the
+  result has the picture's size, each side to the nearest multiple of 64, and at
+  most two megapixels; with one of them, the other follows the picture's shape.
+  A picture or mask of another size is scaled to the result's. A mask is white
+  where to paint; elsewhere the result has the picture's own pixels, but for a
+  seam of 8 pixels. --full-res paints the mask's surroundings enlarged to the
+  whole size. --outpaint keeps the picture as it is; new sides grow or shrink
+  by up to 63 pixels so that the result's are multiples of 64. An axis without a
+  new side, or a result above two megapixels, is scaled instead.
+
 Pictures:
   A picture appears under its name only when it is complete. An existing file
   named by --output is replaced; a name chosen by sepia never is. Ctrl-C ends
@@ -32,7 +50,8 @@ Pictures:
 
 Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 cancelled by
 Ctrl-C.
-Environment: SEPIA_MODEL (default of --model), SEPIA_CACHE (default of --cache).`
+Environment: SEPIA_MODEL (default of --model), SEPIA_REFINER (default of
+--refiner), SEPIA_CACHE (default of --cache).`
 
 /** Add the commands that make pictures or tell what they can be made with. */
 export function addPictureCommands(program: Command, { terminal, config }: CommandContext): void {
@@ -48,25 +67,57 @@ export function addPictureCommands(program: Command, { terminal, config }: Comma
     .option('-n, --negative <prompt>', 'what it does not show; "" differs from leaving it out')
     .option('--prompt-2 <prompt>', 'another prompt for the second text encoder (default: the prompt)')
     .option('--negative-2 <prompt>', 'the same for --negative')
-    .option('-s, --seed <number>', '0 to 4294967295; the same seed makes the same picture (default: random, printed)')
-    .addOption(optionWithDefault('--steps <number>', 'denoising steps, 1 to 200', '30'))
+    .option(
+      '-s, --seed <numbers>',
+      '0 to 4294967295, or several with commas; the same seed makes the same picture (default: random, printed)',
+    )
+    .addOption(optionWithDefault('--steps <number>', 'denoising steps, 1 to 200 (LCM: 50)', '30'))
     .addOption(optionWithDefault('--cfg <number>', 'how strictly the prompt is followed, above 0 up to 50', '12'))
-    .addOption(optionWithDefault('--sampler <name>', `one of ${samplerNames.join(', ')}`, 'DDIM'))
-    .addOption(optionWithDefault('--width <pixels>', "8 to 4096, a multiple of the model's factor, mostly 8", '1024'))
-    .addOption(optionWithDefault('--height <pixels>', 'likewise', '1024'))
-    .addOption(optionWithDefault('--num <number>', 'pictures, 1 to 16, with the seeds seed, seed+1, …', '1'))
+    .addOption(
+      optionWithDefault('--sampler <name>', `one of the ${samplerNames.length} that sepia samplers lists`, 'DDIM'),
+    )
+    .option('--width <pixels>', "8 to 4096, a multiple of the model's factor, mostly 8 (default: 1024, or see below)")
+    .option('--height <pixels>', 'likewise')
+    .option('--num <number>', 'pictures, 1 to 16, with the seeds seed, seed+1, … (default: 1)')
+    .option('--style <name>', 'a look for the picture; sepia styles lists them')
+    .option('--init-image <file>', 'a picture to begin with')
+    .option('--strength <number>', 'how much of it may change, above 0 up to 1 (default: 0.8)')
+    .option('--mask <file>', 'paint only where this picture is white')
+    .option('--full-res [padding]', "paint the mask's surroundings enlarged, with 32 or that many pixels of context")
+    .option('--outpaint <sides>', 'extend the picture by LEFT,TOP,RIGHT,BOTTOM pixels')
+    .option('--refiner <path>', 'SDXL refiner that does the last steps (default: $SEPIA_REFINER, else none)')
+    .option('--no-refiner', 'none, whatever SEPIA_REFINER says')
+    .option('--high-noise-frac <number>', 'part of the steps before the refiner, 0 to 1 (default: 0.8)')
     .option('--clip-skip <number>', 'leave out the last 1 to 12 layers of the text encoders')
     .option(
       '-o, --output <path>',
       '.png or .jpg file (-1, -2, … with --num) or a folder that is there (default: sepia-<seed>.png here)',
     )
+    .option('--grid <file>', 'also save all pictures on one sheet, a .png or .jpg file')
     .addOption(optionWithDefault('--precision <name>', 'arithmetic of the networks, fp32 or fp16', 'fp32'))
     .addOption(optionWithDefault('--device <name>', 'cpu, cuda or webgpu; sepia doctor tells which work', 'cpu'))
     .option('--threads <number>', 'of the CPU, up to its usable cores (default: all of them)')
     .option('--cache <folder>', cacheHelp)
     .option('--cache-limit <size>', 'what the cache may grow to, such as 40GB (default: 64GiB)')
-    .option('--json', 'print one JSON object on stdout instead: {images, modelHash, timings, warnings} or {error}')
+    .option('--json', 'print one JSON object on stdout instead: {images, modelHash, timings, warnings, …} or {error}')
     .option('--verbose', "tell each phase and show the engine's own messages, on stderr")
     .addHelpText('after', generateHelp)
     .action((prompt: string, options: GenerateOptions) => generate(prompt, options, config(), terminal))
+
+  program
+    .command('styles')
+    .summary('list the styles')
+    .description('List the styles of sepia generate --style: the words round the prompt, and those to avoid.')
+    .option('--json', 'print one JSON object on stdout instead')
+    .action((options: StylesOptions) => styles(options, terminal))
+
+  program
+    .command('samplers')
+    .summary('list the samplers')
+    .description(
+      'List the samplers of sepia generate --sampler: runs of the network a step, whether noise is drawn after the ' +
+        'first one (fresh) or not, steps, price in the service, and the class of diffusers that computes the same.',
+    )
+    .option('--json', 'print one JSON object on stdout instead')
+    .action((options: SamplersOptions) => samplers(options, terminal))
 }

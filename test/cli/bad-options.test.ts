@@ -55,7 +55,7 @@ describe('a command line that cannot be understood', () => {
     [['generate'], "missing required argument 'prompt'"],
     [['generate', 'two', 'words'], "too many arguments for 'generate'. Expected 1 argument but got 2: two, words."],
     [['generate', 'x', '--stesp', '3'], "unknown option '--stesp' (Did you mean --steps?)"],
-    [['generate', 'x', '--seed'], "option '-s, --seed <number>' argument missing"],
+    [['generate', 'x', '--seed'], "option '-s, --seed <numbers>' argument missing"],
     [['inspect'], "missing required argument 'path'"],
     [['paint', 'x'], "unknown command 'paint'"],
     [['generate', 'x', '-o', 'a.gif'], '--output must end in .png, .jpg or .jpeg or be a folder, got "a.gif"'],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { byteSize, numberAbove, oneOf, wholeNumber } from '../../src/cli/option-values.ts'
+import { byteSize, numberAbove, numberFrom, oneOf, wholeNumber } from '../../src/cli/option-values.ts'
 
 describe('wholeNumber', () => {
   it.each([
@@ -28,6 +28,19 @@ describe('numberAbove', () => {
   it.each(['', '0', '-3', '50.01', '1e1', 'NaN', 'Infinity', '.', '1,5'])('refuses "%s"', (text) =>
     expect(() => numberAbove('--cfg', text, 0, 50)).toThrow(
       `--cfg must be a number above 0 and up to 50, got "${text}"`,
+    ),
+  )
+})
+
+describe('numberFrom', () => {
+  it.each([
+    ['0', 0],
+    ['0.8', 0.8],
+    ['1', 1],
+  ])('takes %s', (text, value) => expect(numberFrom('--high-noise-frac', text, 0, 1)).toBe(value))
+  it.each(['', '-0.1', '1.01', '1e-1', 'NaN', 'half'])('refuses "%s"', (text) =>
+    expect(() => numberFrom('--high-noise-frac', text, 0, 1)).toThrow(
+      `--high-noise-frac must be a number from 0 to 1, got "${text}"`,
     ),
   )
 })

@@ -60,7 +60,8 @@ describe('sepia generate', () => {
     expect(JSON.parse(stdout)).toEqual({
       images: [{ path: at('a.png'), seed: 1, width: 512, height: 1024 }],
       modelHash: 'ab'.repeat(32),
-      timings: { loadMs: 1, encodePromptMs: 1, stepMs: [1, 1], decodeMs: 1, encodeImageMs: 1, totalMs: 6 },
+      refinerHash: null,
+      timings: { loadMs: 1, encodePromptMs: 1, encodeStartMs: 0, stepMs: [1, 1], decodeMs: 1, encodeImageMs: 1, totalMs: 6 },
       warnings: [],
     })
   })
@@ -128,7 +129,7 @@ describe('a command line that is wrong', () => {
     [['-o', 'a.webp'], '--output must end in .png, .jpg or .jpeg or be a folder, got "a.webp"'],
     [['--negative', '🍎'.repeat(10_001)], '--negative must have at most 10000 characters, got 10001'],
     [['--stesp', '3'], "unknown option '--stesp' (Did you mean --steps?)"],
-    [['--seed'], "option '-s, --seed <number>' argument missing"],
+    [['--seed'], "option '-s, --seed <numbers>' argument missing"],
     [['two', 'words'], "too many arguments for 'generate'. Expected 1 argument but got 3: pictures, two, words."],
   ])('%j', async (options, message) => {
     const { code, stdout, stderr } = await run(['generate', 'pictures', ...options])
