@@ -32,8 +32,6 @@ const sqliteBusy = 5
  */
 export function lockDataFolder(dataDir: string): Disposable {
   makeFolder(dataDir)
-  // PGlite makes its files readable by everybody.
-  makeFolder(dataFolder(dataDir).database)
   const ownerFile = path.join(dataDir, 'owner.pid')
   const lockFile = path.join(dataDir, 'owner.lock')
   writeFileSync(lockFile, '', { flag: 'a', mode: 0o600 })

@@ -1,6 +1,7 @@
 // PGlite: PostgreSQL inside this process, its files in the data folder. A killed process loses nothing that was committed,
 // for every write has reached the system's page cache by then; PGlite does not sync to the disk, so after a power failure
 // the last moments can be missing.
+import { mkdirSync } from 'node:fs'
 import { PGlite } from '@electric-sql/pglite'
 import { drizzle } from 'drizzle-orm/pglite'
 import { migrate } from 'drizzle-orm/pglite/migrator'
@@ -39,6 +40,8 @@ export async function openPglite(dataDir: string, migrationsFolder: string): Pro
 }
 
 async function openFiles(folder: string): Promise<PGlite> {
+  // PGlite makes its files readable by everybody, so the folder must not be.
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
   try {
     return await PGlite.create({ dataDir: folder })
   } catch (error) {
