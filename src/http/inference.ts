@@ -1,7 +1,7 @@
 // What all picture endpoints have in common: one job a request, its answer now or later.
 import { AppError } from '../errors.ts'
 import type { GenerateOrder } from '#service/jobs/generate-order.ts'
-import type { Job } from '#service/jobs/job.ts'
+import { hasEnded, type Job } from '#service/jobs/job.ts'
 import type { AnyReply, AnyRequest, HttpContext } from './context.ts'
 import { pictureAnswer } from './picture-answer.ts'
 import { idempotencyOf, wantsAsync } from './request-headers.ts'
@@ -49,8 +49,8 @@ export async function sendAnswer({ services }: HttpContext, reply: AnyReply, job
     if (!job.error) throw new AppError('internal', `job ${job.id} failed without an error`)
     throw new AppError(job.error.code, job.error.message, { field: job.error.field })
   }
-  if (!job.result) throw new AppError('internal', `job ${job.id} is ${job.state} and has no result`)
   const pictures = await services.jobs.images(job)
+  if (!job.result) throw new AppError('internal', `job ${job.id} has pictures without a result`)
   sendBytes(reply, 'application/json; charset=utf-8', pictureAnswer(job.route, job.result, pictures))
 }
 
@@ -70,7 +70,10 @@ async function waitFor(
     return await jobs.ended(job.id, AbortSignal.any([closed.signal, options.stopped]))
   } catch (error) {
     if (!closed.signal.aborted && !options.stopped.aborted) throw error
-    if (waiting.get(job.id) === 1) await jobs.cancel(request.account, job.id)
+    // Others may wait for the same job, by its idempotency key.
+    const left = waiting.get(job.id) === 1 ? await jobs.cancel(request.account, job.id) : job
+    // It may have ended while it was cancelled.
+    if (hasEnded(left) && left.state !== 'cancelled') return left
     if (closed.signal.aborted) throw new AppError('cancelled', 'the connection was closed', { cause: error })
     const retryAfterSeconds = 5
     throw new AppError('queue_full', 'the server is stopping; nothing was charged', { cause: error, retryAfterSeconds })

@@ -170,6 +170,8 @@ function checkCombination(request: Combination, context: z.core.$RefinementCtx<C
     if (!request.init_image) refuse('init_image', 'must be given with outpainting')
     if (!request.mask_image) refuse('mask_image', 'must be given with outpainting')
   }
+  if (request.inpaint_full_res && (request.outpainting || !request.mask_image))
+    refuse('inpaint_full_res', 'is about the box of a mask_image that is inpainted: it needs one, and no outpainting')
   if (request.init_image && Math.trunc(steps * request.strength) < 1)
     refuse('strength', `× steps must be at least one step, got ${request.strength} × ${steps}`)
   try {

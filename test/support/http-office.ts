@@ -1,0 +1,85 @@
+// The HTTP room on a real office: PGlite, files, and engine processes whose tasks do what their prompts say.
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import type { HttpOptions, HttpServer, HttpServices } from '../../src/http/context.ts'
+import { createHttpServer } from '../../src/http/server.ts'
+import { createLogger } from '../../src/logger.ts'
+import type { Account } from '../../src/service/accounts/account.ts'
+import { takeRequest } from '../../src/service/accounts/rate-limit.ts'
+import { authenticate, createToken } from '../../src/service/accounts/token.ts'
+import { usage } from '../../src/service/billing/usage.ts'
+import type { SubmitContext } from '../../src/service/jobs/submit-job.ts'
+import { newAccount, openOffice, type Office } from './job-office.ts'
+import { makeDatabase } from './test-database.ts'
+
+/** An account with its token. */
+export type Client = { readonly account: Account; readonly headers: { readonly authorization: string } }
+
+/** An office with a door. */
+export type HttpOffice = AsyncDisposable & {
+  readonly office: Office
+  readonly server: HttpServer
+  /** What the HTTP room logged, as text. */
+  readonly log: readonly string[]
+  /** A folder for files that engine tasks write or wait for. */
+  readonly folder: string
+  /** Another door of the same office. */
+  open(options?: Partial<HttpOptions>): Promise<HttpServer>
+  newClient(limits?: Partial<Account>): Promise<Client>
+}
+
+/** Open an office with a door and one engine; `engines: 0` leaves every job in the queue. */
+export async function openHttpOffice(
+  { engines = 1, ...overrides }: Partial<SubmitContext> & { engines?: number } = {},
+  options: Partial<HttpOptions> = {},
+): Promise<HttpOffice> {
+  await using resources = new AsyncDisposableStack()
+  const folder = await mkdtemp(path.join(tmpdir(), 'sepia-http-'))
+  resources.defer(() => rm(folder, { recursive: true }))
+  const { place } = resources.use(await makeDatabase('pglite'))
+  const office = resources.use(await openOffice(place, path.join(folder, 'files'), overrides))
+  if (engines > 0) await office.run({ engines })
+  const { db } = office.database
+  const log: string[] = []
+  const services: HttpServices = {
+    jobs: office.jobs,
+    authenticate: (token) => authenticate(db, token),
+    takeRequest: (account) => takeRequest(db, account, office.context.now()),
+    usage: (account, from, to) => usage(db, account, from, to),
+    metrics: () => office.metrics.scrape(),
+  }
+  let requests = 0
+  const open = async (changes: Partial<HttpOptions> = {}): Promise<HttpServer> => {
+    const server = await createHttpServer(services, {
+      logger: createLogger('debug', { write: (line) => void log.push(line) }),
+      publicUrl: 'http://sepia.test',
+      everybody: null,
+      corsOrigins: [],
+      metricsToken: null,
+      version: '0.0.0',
+      newRequestId: () => `request-${++requests}`,
+      stopping: new AbortController().signal,
+      stopped: new AbortController().signal,
+      ...options,
+      ...changes,
+    })
+    resources.defer(() => server.close())
+    return server
+  }
+  const server = await open()
+  const owned = resources.move()
+  return {
+    office,
+    server,
+    log,
+    folder,
+    open,
+    async newClient(limits = {}) {
+      const account = await newAccount(office.database, limits)
+      const { token } = await createToken(db, account.id, 'test')
+      return { account, headers: { authorization: `Bearer ${token}` } }
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  }
+}
