@@ -2,9 +2,7 @@
 import type { Command } from 'commander'
 import type { CommandContext } from './command-options.ts'
 import { cacheHelp } from './command-options.ts'
-import { serve } from './serve.ts'
 import type { ServeOptions, WorkerOptions } from './service-options.ts'
-import { work } from './worker.ts'
 
 const serveHelp = `
 Every option may also be set by a variable: --public-url by SEPIA_PUBLIC_URL,
@@ -55,7 +53,7 @@ export function addOfficeOptions(command: Command): Command {
     .option('--log-level <name>', 'debug, info, warn, error or silent; the log goes to stderr (default: info)')
 }
 
-/** Add the commands that run the service. */
+/** Add the commands that run the service. Its libraries are loaded when one of them runs: other commands need not wait. */
 export function addServiceCommands(program: Command, { terminal, config }: CommandContext): void {
   const serveCommand = program
     .command('serve')
@@ -72,7 +70,7 @@ export function addServiceCommands(program: Command, { terminal, config }: Comma
     .option('--word-list <file>', 'words that no prompt may have, one a line')
   addOfficeOptions(serveCommand)
     .addHelpText('after', serveHelp)
-    .action((options: ServeOptions) => serve(options, config(), terminal))
+    .action(async (options: ServeOptions) => (await import('./serve.ts')).serve(options, config(), terminal))
 
   const workerCommand = program
     .command('worker')
@@ -82,5 +80,5 @@ export function addServiceCommands(program: Command, { terminal, config }: Comma
     .option('--host <address>', 'address of --metrics-port (default: 127.0.0.1)')
   addOfficeOptions(workerCommand)
     .addHelpText('after', workerHelp)
-    .action((options: WorkerOptions) => work(options, config(), terminal))
+    .action(async (options: WorkerOptions) => (await import('./worker.ts')).work(options, config(), terminal))
 }
