@@ -1,39 +1,11 @@
-// Byte-pair encoding: "Neural Machine Translation of Rare Words with Subword Units" (arXiv 1508.07909), over token ids. A
+// Byte-pair encoding: "Neural Machine Translation of Rare Words with Subword Units" (arXiv 1508.07909). A
 // heap keeps a word of n symbols at O(n log n): a row of ten thousand emoji is one word.
-import { AppError } from '../../errors.ts'
 
-/** Left and right token id, as one number. */
-type PairKey = number
+/** Two symbols with a space between them → their priority (0 is merged first). No symbol holds a space. */
+export type MergeRanks = ReadonlyMap<string, number>
 
-/** Pair → its priority (0 is merged first) and the token it becomes. */
-export type MergeTable = ReadonlyMap<PairKey, { readonly rank: number; readonly token: number }>
-
-const pairKey = (left: number, right: number): PairKey => left * 2 ** 21 + right
-
-/** The merges of a vocabulary, best first. Throws bad_file when a merge speaks of a token that is not in `vocab`. */
-export function mergeTable(
-  vocab: ReadonlyMap<string, number>,
-  merges: readonly (readonly [string, string])[],
-): MergeTable {
-  const idOf = (token: string, rank: number): number => {
-    const id = vocab.get(token)
-    if (id === undefined)
-      throw new AppError(
-        'bad_file',
-        `tokenizer: merge ${rank} needs the token ${JSON.stringify(token)}, which vocab lacks`,
-      )
-    return id
-  }
-  return new Map(
-    merges.map(([left, right], rank) => [
-      pairKey(idOf(left, rank), idOf(right, rank)),
-      { rank, token: idOf(left + right, rank) },
-    ]),
-  )
-}
-
-/** Tokens of one word given as its symbols' ids: always the best pair is merged next, the leftmost of equals. */
-export function mergeSymbols(symbols: readonly number[], table: MergeTable): number[] {
+/** A word's symbols after all merges: always the best pair is merged next, the leftmost of equals. */
+export function mergeSymbols(symbols: readonly string[], ranks: MergeRanks): string[] {
   const tokens = [...symbols]
   // A merged symbol keeps its left place; the right one leaves the list. −1: the word's end.
   const next = tokens.map((_, i) => (i + 1 < tokens.length ? i + 1 : -1))
@@ -42,16 +14,16 @@ export function mergeSymbols(symbols: readonly number[], table: MergeTable): num
   const heap = new CandidateHeap()
   const propose = (left: number): void => {
     if (left === -1 || next[left] === -1) return
-    const merge = table.get(pairKey(tokens[left], tokens[next[left]]))
-    if (merge) heap.push({ rank: merge.rank, left, token: merge.token })
+    const rank = ranks.get(`${tokens[left]} ${tokens[next[left]]}`)
+    if (rank !== undefined) heap.push({ rank, left })
   }
   for (let i = 0; i < tokens.length; i++) propose(i)
   for (let best = heap.pop(); best; best = heap.pop()) {
-    const { left, token } = best
+    const { left, rank } = best
     const right = next[left]
-    // Stale when one side was merged otherwise since; then the pair there no longer becomes this token.
-    if (gone[left] || right === -1 || table.get(pairKey(tokens[left], tokens[right]))?.token !== token) continue
-    tokens[left] = token
+    // Stale when one side was merged otherwise since; then the pair there is no longer this one.
+    if (gone[left] || right === -1 || ranks.get(`${tokens[left]} ${tokens[right]}`) !== rank) continue
+    tokens[left] += tokens[right]
     gone[right] = 1
     next[left] = next[right]
     if (next[right] !== -1) previous[next[right]] = left
@@ -61,7 +33,7 @@ export function mergeSymbols(symbols: readonly number[], table: MergeTable): num
   return tokens.filter((_, i) => !gone[i])
 }
 
-type Candidate = { readonly rank: number; readonly left: number; readonly token: number }
+type Candidate = { readonly rank: number; readonly left: number }
 
 /** A binary heap, best rank first, then leftmost. */
 class CandidateHeap {

@@ -2,7 +2,7 @@
 // word's end. It follows Hugging Face's tokenizers where that departs from OpenAI's original.
 import type { TokenizerData } from '#engine/weights/checkpoint.ts'
 import { AppError } from '../../errors.ts'
-import { mergeSymbols, mergeTable, type MergeTable } from './byte-pair-encoding.ts'
+import { mergeSymbols, type MergeRanks } from './byte-pair-encoding.ts'
 
 /** Tokens of one encoder pass, start and end included; CLIP has position embeddings for no more. */
 export const chunkLength = 77
@@ -19,34 +19,20 @@ const whitespace = /\p{White_Space}+/gu
 // letters that Unicode 17 added fall apart there, where they hold together here.
 const words = /'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\p{White_Space}\p{L}\p{N}]+/gu
 
-/** Merges of tokenizers that differ in nothing but their padding, as SDXL's two do. */
-const mergeTables = new WeakMap<
-  TokenizerData['vocab'],
-  { readonly from: TokenizerData['merges']; readonly table: MergeTable }
->()
-
-function sharedMergeTable({ vocab, merges }: TokenizerData): MergeTable {
-  const known = mergeTables.get(vocab)
-  if (known?.from === merges) return known.table
-  const table = mergeTable(vocab, merges)
-  mergeTables.set(vocab, { from: merges, table })
-  return table
-}
-
 /** Text → token ids of one CLIP text encoder. */
 export class ClipTokenizer {
   readonly bosTokenId: number
   readonly eosTokenId: number
   readonly padTokenId: number
   readonly #vocab: ReadonlyMap<string, number>
-  readonly #merges: MergeTable
+  readonly #mergeRanks: MergeRanks
   /** The pad token is found in the text as typed and never merges: each "!" for SDXL's second encoder. */
   readonly #pad: SpecialToken
   /** Start and end marks written out in a prompt are found after lower-casing, unless one is the pad token. */
   readonly #marks: readonly SpecialToken[]
   readonly #cache = new Map<string, readonly number[]>()
 
-  /** Throws bad_file when vocabulary, merges and special tokens do not fit together. */
+  /** Throws bad_file when vocabulary and special tokens do not fit together. */
   constructor(data: TokenizerData) {
     if (data.modelMaxLength !== chunkLength)
       throw new AppError('bad_file', `tokenizer: model_max_length ${data.modelMaxLength} is not CLIP's ${chunkLength}`)
@@ -54,7 +40,7 @@ export class ClipTokenizer {
     this.eosTokenId = data.eosTokenId
     this.padTokenId = data.padTokenId
     this.#vocab = data.vocab
-    this.#merges = sharedMergeTable(data)
+    this.#mergeRanks = data.mergeRanks
     this.#pad = specialToken(data, 'pad', data.padTokenId)
     const marks = [specialToken(data, 'bos', data.bosTokenId), specialToken(data, 'eos', data.eosTokenId)]
     this.#marks = marks.filter(({ id }) => id !== data.padTokenId)
@@ -78,7 +64,9 @@ export class ClipTokenizer {
   #encodeWord(word: string): readonly number[] {
     const cached = this.#cache.get(word)
     if (cached) return cached
-    const ids = mergeSymbols(this.#symbols(word), this.#merges)
+    // A byte that the vocabulary lacks is CLIP's unknown token, which is the end mark.
+    const symbols = mergeSymbols(this.#symbols(word), this.#mergeRanks)
+    const ids = symbols.map((symbol) => this.#vocab.get(symbol) ?? this.eosTokenId)
     if (word.length <= maxCachedWordLength) {
       if (this.#cache.size >= maxCachedWords) this.#cache.clear()
       this.#cache.set(word, ids)
@@ -86,13 +74,10 @@ export class ClipTokenizer {
     return ids
   }
 
-  /** One symbol a byte; a byte that the vocabulary lacks is CLIP's unknown token, which is the end mark. */
-  #symbols(word: string): number[] {
+  /** One symbol a byte. */
+  #symbols(word: string): string[] {
     const bytes = new TextEncoder().encode(word)
-    return Array.from(bytes, (byte, i) => {
-      const symbol = i === bytes.length - 1 ? byteSymbols[byte] + endOfWord : byteSymbols[byte]
-      return this.#vocab.get(symbol) ?? this.eosTokenId
-    })
+    return Array.from(bytes, (byte, i) => (i === bytes.length - 1 ? byteSymbols[byte] + endOfWord : byteSymbols[byte]))
   }
 }
 

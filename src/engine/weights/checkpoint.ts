@@ -32,8 +32,8 @@ export type Component<Config> = {
 /** Byte-pair vocabulary of a CLIP tokenizer and its special tokens, as read from the model's files. */
 export type TokenizerData = {
   readonly vocab: ReadonlyMap<string, number>
-  /** Merge rules, best first, as pairs of symbols. */
-  readonly merges: readonly (readonly [string, string])[]
+  /** Merge rules: two symbols of `vocab` with a space between them → priority, 0 first; what they make is in `vocab` too. */
+  readonly mergeRanks: ReadonlyMap<string, number>
   readonly bosTokenId: number
   readonly eosTokenId: number
   /** EOS for encoder 1, 0 ("!") for encoder 2 of SDXL. */

@@ -24,7 +24,7 @@ export const standardVocabSize = 512 + standardMerges + 2
  * files contradict themselves, `wrong_architecture` for a tokenizer that is not CLIP's.
  */
 export async function readTokenizer(folder: string): Promise<TokenizerData> {
-  const { vocab, merges } = await readVocabulary(folder)
+  const { vocab, mergeRanks } = await readVocabulary(folder)
   const config = await readOptionalJson(join(folder, 'tokenizer_config.json'))
   const specials = await readOptionalJson(join(folder, 'special_tokens_map.json'))
   const idOf = (name: string, fallback: string): number => {
@@ -42,7 +42,7 @@ export async function readTokenizer(folder: string): Promise<TokenizerData> {
     )
   return {
     vocab,
-    merges,
+    mergeRanks,
     bosTokenId: idOf('bos_token', startOfText),
     eosTokenId: idOf('eos_token', endOfText),
     padTokenId: idOf('pad_token', endOfText),
@@ -62,22 +62,27 @@ export async function standardTokenizer(padTokenId: number): Promise<TokenizerDa
   }
 }
 
-type Vocabulary = Pick<TokenizerData, 'vocab' | 'merges'>
+type Vocabulary = Pick<TokenizerData, 'vocab' | 'mergeRanks'>
 
 let standard: Promise<Vocabulary> | null = null
 
 async function readStandardVocabulary(): Promise<Vocabulary> {
   const text = (await promisify(gunzip)(await readFile(standardFile))).toString('utf8')
-  const merges = text
-    .split('\n')
-    .slice(1, 1 + standardMerges)
-    .map((line) => pairOf(line, standardFile))
+  const mergeRanks = new Map<string, number>()
+  const vocab = new Map<string, number>()
   const alphabet = byteAlphabet()
-  const words = [...alphabet, ...alphabet.map((symbol) => `${symbol}</w>`), ...merges.map(([a, b]) => a + b)]
-  const vocab = new Map([...words, startOfText, endOfText].map((word, id) => [word, id]))
+  const add = (word: string): void => void vocab.set(word, vocab.size)
+  for (const symbol of alphabet) add(symbol)
+  for (const symbol of alphabet) add(`${symbol}</w>`)
+  for (const line of text.split('\n', 1 + standardMerges).slice(1)) {
+    mergeRanks.set(line, mergeRanks.size)
+    add(line.replace(' ', ''))
+  }
+  add(startOfText)
+  add(endOfText)
   if (vocab.size !== standardVocabSize)
     throw new AppError('bad_file', `file ${standardFile} gives ${vocab.size} tokens, expected ${standardVocabSize}`)
-  return { vocab, merges }
+  return { vocab, mergeRanks }
 }
 
 async function readVocabulary(folder: string): Promise<Vocabulary> {
@@ -90,7 +95,11 @@ async function readVocabulary(folder: string): Promise<Vocabulary> {
     const known = vocabOf(vocab, vocabFile)
     refuseAdded(folder, known, Object.entries(added))
     const lines = merges.split('\n').filter((line, at) => line !== '' && !(at === 0 && line.startsWith('#version')))
-    return checked(vocabFile, { vocab: known, merges: lines.map((line) => pairOf(line, mergesFile)) })
+    return checked(
+      vocabFile,
+      known,
+      lines.map((line) => pairOf(line, mergesFile)),
+    )
   }
   return readTokenizerJson(folder)
 }
@@ -117,18 +126,25 @@ async function readTokenizerJson(folder: string): Promise<Vocabulary> {
       vocab,
       added.map((token) => (isObject(token) ? [String(token['content']), token['id']] : ['?', null])),
     )
-  return checked(file, { vocab, merges: model['merges'].map((merge) => pairOf(merge, file)) })
+  return checked(
+    file,
+    vocab,
+    model['merges'].map((merge) => pairOf(merge, file)),
+  )
 }
 
 /** Ids are 0, 1, 2 … without gaps, and every merge makes a token out of tokens. */
-function checked(file: string, vocabulary: Vocabulary): Vocabulary {
-  const { vocab, merges } = vocabulary
+function checked(
+  file: string,
+  vocab: ReadonlyMap<string, number>,
+  merges: readonly (readonly [string, string])[],
+): Vocabulary {
   if (new Set(vocab.values()).size !== vocab.size || [...vocab.values()].some((id) => id >= vocab.size))
     throw new AppError('bad_file', `file ${file}: the ids of its ${vocab.size} tokens are not 0 to ${vocab.size - 1}`)
   const broken = merges.find(([a, b]) => !vocab.has(a) || !vocab.has(b) || !vocab.has(a + b))
   if (broken)
     throw new AppError('bad_file', `file ${file}: the merge "${broken.join(' ')}" has no place in the vocabulary`)
-  return vocabulary
+  return { vocab, mergeRanks: new Map(merges.map(([a, b], rank) => [`${a} ${b}`, rank])) }
 }
 
 function vocabOf(entries: Record<string, unknown>, file: string): Map<string, number> {
