@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -83,6 +83,11 @@ describe('prices', () => {
         )
       }),
     )
+  })
+
+  it('are in the document for operators', async () => {
+    const document = await readFile(path.join(import.meta.dirname, '../../docs/accounts.md'), 'utf8')
+    expect(JSON.parse(/^```json\n([^]*?)```/m.exec(document)![1])).toEqual(defaultPrices)
   })
 
   it('come from an operator’s file, whole or not at all', async () => {

@@ -112,7 +112,7 @@ function findPrograms(): string {
   try {
     return execFileSync('pg_config', ['--bindir'], { encoding: 'utf8' }).trim()
   } catch (error) {
-    throw new Error('There is no PostgreSQL server here; on Debian: apt-get install postgresql', { cause: error })
+    throw new Error('There is no PostgreSQL server here; bash .ci/tools installs one', { cause: error })
   }
 }
 
