@@ -42,7 +42,7 @@ UNI_PC = {"solver_order": 2, "solver_type": "bh2", "predict_x0": True, "lower_or
 SAMPLERS = {
     "DDIM": ("DDIMScheduler", {}),
     "DDPM": ("DDPMScheduler", {"variance_type": "fixed_small"}),
-    "PNDM": ("PNDMScheduler", {}),
+    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
     "K_EULER": ("EulerDiscreteScheduler", {}),
     "K_EULER_ANCESTRAL": ("EulerAncestralDiscreteScheduler", {}),
     "DPM_SOLVER_MULTISTEP": ("DPMSolverMultistepScheduler", MULTISTEP),
