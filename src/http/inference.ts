@@ -62,6 +62,7 @@ async function waitFor(
   job: Job,
 ): Promise<Job> {
   waiting.set(job.id, (waiting.get(job.id) ?? 0) + 1)
+  request.log.debug({ job: job.id }, 'waits')
   const closed = new AbortController()
   const onClose = () => closed.abort()
   raw.once('close', onClose)

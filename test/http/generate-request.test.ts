@@ -129,7 +129,10 @@ describe('what is refused', () => {
     [{ steps: [20] }, 'body.steps: steps must be a whole number from 1 to 200, got a list'],
     [{ cfg_scale: 0 }, 'body.cfg_scale: cfg_scale must be a number above 0 and up to 50, got 0'],
     [{ cfg_scale: 'NaN' }, 'body.cfg_scale: cfg_scale must be a number above 0 and up to 50, got "NaN"'],
-    [{ cfg_scale: Number.POSITIVE_INFINITY }, 'body.cfg_scale: cfg_scale must be a number above 0 and up to 50, got Infinity'],
+    [
+      { cfg_scale: Number.POSITIVE_INFINITY },
+      'body.cfg_scale: cfg_scale must be a number above 0 and up to 50, got Infinity',
+    ],
     [{ num_images: 17 }, 'body.num_images: num_images must be a whole number from 1 to 16, got 17'],
     [{ strength: 0 }, 'body.strength: strength must be a number above 0 and up to 1, got 0'],
     [{ high_noise_frac: 1.01 }, 'body.high_noise_frac: high_noise_frac must be a number from 0 to 1, got 1.01'],

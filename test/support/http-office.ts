@@ -1,5 +1,6 @@
 // The HTTP room on a real office: PGlite, files, and engine processes whose tasks do what their prompts say.
 import { mkdtemp, rm } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { HttpOptions, HttpServer, HttpServices } from '../../src/http/context.ts'
@@ -15,6 +16,48 @@ import { makeDatabase } from './test-database.ts'
 
 /** An account with its token. */
 export type Client = { readonly account: Account; readonly headers: { readonly authorization: string } }
+
+/** One request to a server: by a client or by nobody. */
+export type Call = {
+  readonly headers?: Readonly<Record<string, string>>
+  /** An object is sent as JSON, text and bytes as they are. */
+  readonly payload?: object | string
+  readonly by?: Client | null
+}
+
+/** What a server answers; `json` is null where it is no JSON. */
+export type Answer = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | number | undefined>>
+  readonly text: string
+  readonly json: unknown
+}
+
+/** Send one request past the network. */
+export async function call(server: HttpServer, method: Method, url: string, given: Call = {}): Promise<Answer> {
+  const { headers = {}, payload, by } = given
+  const answer = await server.inject({
+    method,
+    url,
+    headers: { ...by?.headers, ...headers },
+    ...(payload !== undefined && { payload }),
+  })
+  const isJson = String(answer.headers['content-type']).startsWith('application/json') && answer.body !== ''
+  return {
+    status: answer.statusCode,
+    headers: answer.headers,
+    text: answer.body,
+    json: isJson ? (JSON.parse(answer.body) as unknown) : null,
+  }
+}
+
+type Method = 'GET' | 'POST' | 'DELETE' | 'OPTIONS' | 'HEAD' | 'PUT'
+
+/** The port of a server, which listens from the first call on. */
+export async function portOf(server: HttpServer): Promise<number> {
+  if (!server.server.listening) await server.listen({ port: 0 })
+  return (server.server.address() as AddressInfo).port
+}
 
 /** An office with a door. */
 export type HttpOffice = AsyncDisposable & {
@@ -50,6 +93,13 @@ export async function openHttpOffice(
     metrics: () => office.metrics.scrape(),
   }
   let requests = 0
+  const stopped = new AbortController()
+  const servers: HttpServer[] = []
+  // Whoever still waits would keep the servers from closing.
+  resources.defer(async () => {
+    stopped.abort()
+    await Promise.all(servers.map((server) => server.close()))
+  })
   const open = async (changes: Partial<HttpOptions> = {}): Promise<HttpServer> => {
     const server = await createHttpServer(services, {
       logger: createLogger('debug', { write: (line) => void log.push(line) }),
@@ -60,11 +110,11 @@ export async function openHttpOffice(
       version: '0.0.0',
       newRequestId: () => `request-${++requests}`,
       stopping: new AbortController().signal,
-      stopped: new AbortController().signal,
+      stopped: stopped.signal,
       ...options,
       ...changes,
     })
-    resources.defer(() => server.close())
+    servers.push(server)
     return server
   }
   const server = await open()
