@@ -37,8 +37,8 @@ Starting pictures:
   most two megapixels; with one of them, the other follows the picture's shape.
   A picture or mask of another size is scaled to the result's. A mask is white
   where to paint; elsewhere the result has the picture's own pixels, but for a
-  seam of 8 pixels. --full-res paints the mask's surroundings enlarged to the
-  whole size. --outpaint keeps the picture as it is; new sides grow or shrink
+  narrow seam. --full-res paints the mask's surroundings enlarged to the whole
+  size. --outpaint keeps the picture as it is; the new sides grow or shrink
   by up to 63 pixels so that the result's are multiples of 64. An axis without a
   new side, or a result above two megapixels, is scaled instead.
 

@@ -28,31 +28,37 @@ export function expandCanvas(image: Pixels, { left, top, right, bottom }: Sides)
 /** Largest cells of the noise, in pixels; each finer octave has half of it. */
 const noiseCells = [64, 32, 16, 8]
 
+/** How far the mask reaches into the picture, in cells of the latents, and at most as a part of its shorter side. */
+const overlapCells = 8
+const maxOverlap = 1 / 8
+
 /**
  * The canvas with something to start from: where the mask is white (128 and above), the known colours go on and noise from
- * `random` (uniform in [0, 1)) grows with the distance from the picture; the mask then falls off inside the picture, over
- * a 32nd of its shorter side but 8 pixels at least. Pixels outside the mask keep their bits. Throws `bad_image` for a
- * mask that leaves nothing to paint.
+ * `random` (uniform in [0, 1)) grows with the distance from the picture. The mask then falls off inside the picture, over
+ * 8 `cell`s (pixels that one latent stands for), so that the first half of them is painted over. Pixels outside the mask
+ * keep their bits. Throws `bad_image` for a mask that leaves nothing to paint.
  */
-export function prepareOutpaint(image: Pixels, mask: GrayPixels, random: () => number): Canvas {
+export function prepareOutpaint(image: Pixels, mask: GrayPixels, random: () => number, cell: number): Canvas {
   const { width, height } = image
   const isNew = Uint8Array.from(mask.data, (value) => (value >= 128 ? 1 : 0))
   if (!isNew.includes(1))
     throw new AppError('bad_image', 'mask: no pixel of it is white, so there is nothing to paint', {
       field: 'start.mask',
     })
-  const overlap = Math.max(8, Math.round(Math.min(width, height) / 32))
+  const overlap = Math.max(1, Math.min(overlapCells * cell, Math.floor(maxOverlap * Math.min(width, height))))
   const softMask = dilateByCone(Float32Array.from(isNew), width, overlap)
   const data = image.data.slice()
+  // 1 in the picture, 0 far from it, and the other way round.
   const nearness = dilateByCone(
     Float32Array.from(isNew, (value) => 1 - value),
     width,
     noiseCells[0],
   )
-  const spread = deviation(image, isNew)
+  const bordering = dilateByCone(Float32Array.from(isNew), width, noiseCells[0])
   for (let channel = 0; channel < 3; channel++) {
     const continued = continueColours(image, isNew, channel)
     const noise = octaveNoise(width, height, random)
+    const spread = deviation(image, channel, (i) => isNew[i] === 0 && bordering[i] > 0)
     for (let i = 0; i < isNew.length; i++) {
       if (isNew[i] === 0) continue
       const value = continued[i] + spread * (1 - nearness[i]) * noise[i]
@@ -63,16 +69,17 @@ export function prepareOutpaint(image: Pixels, mask: GrayPixels, random: () => n
   return { image: { width, height, data }, mask: { width, height, data: softened } }
 }
 
-/** Standard deviation of the known samples, over all channels. */
-function deviation({ data }: Pixels, isNew: Uint8Array): number {
+/** Standard deviation of a channel over the chosen pixels; that of a uniform one where there are none. */
+function deviation({ data }: Pixels, channel: number, isChosen: (pixel: number) => boolean): number {
   let [count, sum, squares] = [0, 0, 0]
-  for (let i = 0; i < data.length; i++) {
-    if (isNew[Math.floor(i / 3)] === 1) continue
+  for (let i = 0; i < data.length / 3; i++) {
+    if (!isChosen(i)) continue
+    const value = data[3 * i + channel]
     count += 1
-    sum += data[i]
-    squares += data[i] ** 2
+    sum += value
+    squares += value ** 2
   }
-  return count === 0 ? 64 : Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2))
+  return count === 0 ? 256 / Math.sqrt(12) : Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2))
 }
 
 type Plane = { width: number; height: number; values: Float32Array; weights: Float32Array }

@@ -4,9 +4,6 @@ import type { GrayPixels, Pixels } from './codec.ts'
 import { dilateByCone } from './cone-dilation.ts'
 import { resizeLanczos, type Region } from './resize.ts'
 
-/** How far outside the mask the seam reaches, in pixels: a cell of SDXL's latents, as far as painting bleeds. */
-export const seamPixels = 8
-
 export type PasteInput = {
   readonly original: Pixels
   /** Of the original's size, or with a region any size: it is scaled into the region. */
@@ -14,27 +11,40 @@ export type PasteInput = {
   /** Of the original's size; white takes the painted picture, grey as much of it. */
   readonly mask: GrayPixels
   readonly region?: Region
+  /** Pixels of the painted picture that one latent stands for, 8 for SDXL: painting knows the mask no finer. */
+  readonly cell: number
 }
 
+/** How far the seam reaches into the white of the mask and out of it, in cells. */
+export const seamCells = { inside: 0.5, outside: 1 } as const
+
 /**
- * The painted picture where the mask is white, the original to the bit further than {@link seamPixels} from every pixel
- * of the mask that is not black, and in between a smooth passage. With a region nothing outside of it changes.
+ * The painted picture where the mask is white, the original to the bit further than {@link seamCells}.outside from every
+ * pixel of the mask that is not black, and a smooth passage from the one to the other along the mask's edge. With a
+ * region nothing outside of it changes.
  */
-export function pasteInpainted({ original, painted, mask, region }: PasteInput): Pixels {
+export function pasteInpainted({ original, painted, mask, region, cell }: PasteInput): Pixels {
   const { width, height } = original
   const place = region ?? { left: 0, top: 0, right: width, bottom: height }
   const source = region ? scaleInto(painted, region) : painted
-  const reach = dilateByCone(
-    Float32Array.from(mask.data, (value) => value / 255),
+  const placedCell = region ? Math.max(minPlacedCell, (cell * (region.right - region.left)) / painted.width) : cell
+  const inside = Math.max(1, seamCells.inside * placedCell)
+  const outside = Math.max(1, seamCells.outside * placedCell)
+  const white = Float32Array.from(mask.data, (value) => value / 255)
+  const black = dilateByCone(
+    white.map((value) => 1 - value),
     width,
-    seamPixels,
+    inside,
   )
+  const reach = dilateByCone(white, width, outside)
   const data = original.data.slice()
   for (let y = place.top; y < place.bottom; y++) {
     for (let x = place.left; x < place.right; x++) {
-      const share = smooth(Math.min(reach[y * width + x], innerDistance(x, y, place, original) / seamPixels))
+      const at = y * width + x
+      const depth = (reach[at] * outside + (1 - black[at]) * inside) / (outside + inside)
+      const share = smooth(Math.min(depth, innerDistance(x, y, place, original) / outside))
       if (share === 0) continue
-      const to = 3 * (y * width + x)
+      const to = 3 * at
       const from = 3 * ((y - place.top) * source.width + x - place.left)
       for (let channel = 0; channel < 3; channel++) {
         const before = data[to + channel]
@@ -44,6 +54,9 @@ export function pasteInpainted({ original, painted, mask, region }: PasteInput):
   }
   return { width, height, data }
 }
+
+/** A region that is enlarged for painting has cells of less than a pixel or two; its seam shall still be soft. */
+const minPlacedCell = 4
 
 /** Distance to the region's border, in pixels, where the picture goes on behind it. */
 function innerDistance(x: number, y: number, region: Region, { width, height }: Pixels): number {

@@ -50,18 +50,21 @@ export async function openTaskPictures(task: GenerateTask, files: TaskFiles, fac
   }
   if (start.mode === 'outpaint') {
     const noise = new TorchGenerator(canvasSeed)
-    const canvas = prepareOutpaint(original, mask, () => noise.uniform())
+    const canvas = prepareOutpaint(original, mask, () => noise.uniform(), factor)
     return {
       start: inpaint(canvas.image, canvas.mask),
-      finish: (painted) => pasteInpainted({ original: canvas.image, painted, mask: canvas.mask }),
+      finish: (painted) => pasteInpainted({ original: canvas.image, painted, mask: canvas.mask, cell: factor }),
     }
   }
   if (start.fullResPadding === null)
-    return { start: inpaint(original, mask), finish: (painted) => pasteInpainted({ original, painted, mask }) }
+    return {
+      start: inpaint(original, mask),
+      finish: (painted) => pasteInpainted({ original, painted, mask, cell: factor }),
+    }
   const region = cropRegion(mask, width, height, start.fullResPadding)
   return {
     start: inpaint(cropAndResize(original, region, width, height), cropAndResizeMask(mask, region, width, height)),
-    finish: (painted) => pasteInpainted({ original, painted, mask, region }),
+    finish: (painted) => pasteInpainted({ original, painted, mask, region, cell: factor }),
   }
 }
 

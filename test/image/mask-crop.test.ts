@@ -53,6 +53,7 @@ describe('the reference', () => {
         painted: filled,
         mask: { width: toWidth, height: toHeight, data: new Uint8Array(toWidth * toHeight).fill(255) },
         region: { left: 0, top: 0, right: toWidth, bottom: toHeight },
+        cell: 8,
       })
       expect(Buffer.compare(pasted.data, back.data)).toBe(0)
     },

@@ -46,7 +46,7 @@ describe('expandCanvas', () => {
 
 describe('prepareOutpaint', () => {
   const canvas = expandCanvas(gradient(192, 192), { left: 64, top: 0, right: 0, bottom: 64 })
-  const prepared = prepareOutpaint(canvas.image, canvas.mask, sequence(1))
+  const prepared = prepareOutpaint(canvas.image, canvas.mask, sequence(1), 1)
   const { width } = canvas.image
 
   it('keeps the picture to the bit', () => {
@@ -86,9 +86,9 @@ describe('prepareOutpaint', () => {
   })
 
   it('draws everything from the numbers it is given', () => {
-    const again = prepareOutpaint(canvas.image, canvas.mask, sequence(1))
+    const again = prepareOutpaint(canvas.image, canvas.mask, sequence(1), 2)
     expect(Buffer.compare(again.image.data, prepared.image.data)).toBe(0)
-    const other = prepareOutpaint(canvas.image, canvas.mask, sequence(2))
+    const other = prepareOutpaint(canvas.image, canvas.mask, sequence(2), 2)
     expect(Buffer.compare(other.image.data, prepared.image.data)).not.toBe(0)
   })
 
@@ -96,7 +96,7 @@ describe('prepareOutpaint', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 20 * 14, maxLength: 20 * 14 }), (data) => {
         fc.pre(data.some((value) => value >= 128))
-        const { image, mask } = prepareOutpaint(gradient(20, 14), { width: 20, height: 14, data }, sequence(3))
+        const { image, mask } = prepareOutpaint(gradient(20, 14), { width: 20, height: 14, data }, sequence(3), 2)
         expect(image.data.length).toBe(3 * 20 * 14)
         expect(mask.data.every((value, i) => data[i] < 128 || value === 255)).toBe(true)
       }),
@@ -105,13 +105,13 @@ describe('prepareOutpaint', () => {
 
   it('paints all of a picture where the mask is all white', () => {
     const mask = { width: 20, height: 14, data: new Uint8Array(20 * 14).fill(255) }
-    const { image } = prepareOutpaint(gradient(20, 14), mask, sequence(4))
+    const { image } = prepareOutpaint(gradient(20, 14), mask, sequence(4), 2)
     expect(new Set(image.data).size).toBeGreaterThan(5)
   })
 
   it('refuses a mask that asks for nothing', () => {
     const mask = { width: 20, height: 14, data: new Uint8Array(20 * 14).fill(127) }
-    expect(() => prepareOutpaint(gradient(20, 14), mask, sequence(1))).toThrow(
+    expect(() => prepareOutpaint(gradient(20, 14), mask, sequence(1), 2)).toThrow(
       expect.objectContaining({ code: 'bad_image', field: 'start.mask' }),
     )
   })
