@@ -11,6 +11,7 @@ import type { Checkpoint, Component, ComponentName } from '#engine/weights/check
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { prepareWeights, type PreparedWeights } from '#engine/weights/prepared-cache.ts'
+import { ownMemory } from './private-memory.ts'
 import type { EngineSettings, Progress } from './protocol.ts'
 
 /** A model's files, opened and hashed. */
@@ -46,14 +47,18 @@ export class PipelineCache implements AsyncDisposable {
   readonly #networks = new Map<string, LoadedNetwork>()
   /** Content hash of a VAE → how its latents are shown. */
   readonly #previews = new Map<string, PreviewProjection>()
-  readonly #freeBytes: () => number
+  readonly #availableBytes: () => number
   #tried: Promise<void> | null = null
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
   constructor(settings: EngineSettings, overrides: { freeBytes?: () => number } = {}) {
-    const { cacheDir, device, threads } = settings
+    const { cacheDir, device, memoryLimitBytes, threads } = settings
+    const freeBytes = overrides.freeBytes ?? (() => process.availableMemory())
     this.settings = settings
-    this.#freeBytes = overrides.freeBytes ?? (() => process.availableMemory())
+    this.#availableBytes = () => {
+      const free = freeBytes() - reserveBytes
+      return memoryLimitBytes === undefined ? free : Math.min(free, memoryLimitBytes - ownMemory())
+    }
     this.#backend = onnxruntimeBackend({ device, threads, externalDataRoot: externalDataRoot(cacheDir) })
   }
 
@@ -142,11 +147,11 @@ export class PipelineCache implements AsyncDisposable {
   /** Release networks, the least recently used first, until `neededBytes` are available; returns how many are then. */
   async makeRoom(neededBytes: number): Promise<number> {
     for (const [key, loaded] of this.#networks) {
-      if (this.#freeBytes() - reserveBytes >= neededBytes) break
+      if (this.#availableBytes() >= neededBytes) break
       this.#networks.delete(key)
       await close(loaded)
     }
-    return this.#freeBytes() - reserveBytes
+    return this.#availableBytes()
   }
 
   /** Kinds and options of the loaded networks, the least recently used first. */

@@ -74,6 +74,8 @@ export type EngineSettings = {
   readonly cacheLimitBytes: number
   /** A folder on the same file system as `cacheDir` for half-written files; the parent removes it when the process ends. */
   readonly scratchDir: string
+  /** Private memory that the process should stay within; without one what the machine has is the limit. */
+  readonly memoryLimitBytes?: number | undefined
 }
 
 /** What the parent asks; `id` comes back in every event of the answer. `start` is the first request, once. */

@@ -2,9 +2,10 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { privateMemory } from '#worker/private-memory.ts'
 import { createLogger } from '../../src/logger.ts'
 import { inspectDeployment, queueFor, queuesOf } from '../../src/service/engines/deployment.ts'
-import { EnginePool, privateBytes, type RestartReason } from '../../src/service/engines/engine-pool.ts'
+import { EnginePool, type RestartReason } from '../../src/service/engines/engine-pool.ts'
 import { fixtureEngine, tinyA } from '../support/job-office.ts'
 import { engineSettings, isRunning, taskFor } from '../worker/fixture-task.ts'
 
@@ -95,7 +96,7 @@ describe('the pool', () => {
   it.runIf(process.platform === 'linux')('replaces a process that holds more than its share', async () => {
     await using pool = await start(1, { memoryLimitBytes: 1 << 20 })
     const [pid] = pool.pids
-    expect(await privateBytes(pid)).toBeGreaterThan(1 << 20)
+    expect(privateMemory(pid)).toBeGreaterThan(1 << 20)
     const free = nextFree()
     {
       await using lease = pool.lease()!

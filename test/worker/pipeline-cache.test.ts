@@ -68,6 +68,14 @@ test('a second task of the same size loads nothing and gives the same bytes', as
   expect(second.picture).toEqual(first.picture)
 })
 
+test('a limit on the process keeps as few networks as it takes', async () => {
+  await using pipelines = new PipelineCache({ ...settings, memoryLimitBytes: 1 })
+  const model = path.join(tinyModels, 'tiny-a')
+  const first = await run(pipelines, model)
+  expect(pipelines.loaded.map((key) => key.split(' ')[0])).toEqual(['vaeDecoder'])
+  expect((await run(pipelines, model)).loads).toEqual(first.loads)
+})
+
 test('another VAE keeps the UNet and the text encoders, and the model has another hash', async () => {
   await using pipelines = new PipelineCache(settings)
   const model = path.join(tinyModels, 'tiny-a')

@@ -1,9 +1,9 @@
 // Engine processes kept warm for jobs. A process that dies is replaced, whether it had a job or not; one that holds more
 // memory than its share after a job is replaced too.
-import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { EngineProcess, type TaskHooks } from '#worker/engine-process.ts'
 import type { EngineSettings, GenerateResult, GenerateTask, TaskFiles } from '#worker/protocol.ts'
+import { privateMemory } from '#worker/private-memory.ts'
 import type { Logger } from '../../logger.ts'
 
 /** What a pool is made of. */
@@ -100,7 +100,7 @@ export class EnginePool implements AsyncDisposable {
   }
 
   async #takeBack(slot: Slot, engine: EngineProcess, used: boolean): Promise<void> {
-    const tooLarge = used && engine.running && (await this.#isTooLarge(engine))
+    const tooLarge = used && engine.running && this.#isTooLarge(engine)
     slot.busy = false
     // A process that has died is being replaced.
     if (!engine.running || slot.engine !== engine) return
@@ -108,20 +108,21 @@ export class EnginePool implements AsyncDisposable {
     else if (used) this.#options.onFree()
   }
 
-  async #isTooLarge({ pid }: EngineProcess): Promise<boolean> {
+  #isTooLarge({ pid }: EngineProcess): boolean {
     const { log, memoryLimitBytes, size } = this.#options
     if (memoryLimitBytes === null || pid === undefined) return false
-    const bytes = await privateBytes(pid)
+    const bytes = privateMemory(pid)
     if (bytes === null || bytes <= memoryLimitBytes / size) return false
     log.info({ pid, bytes, memoryLimitBytes, size }, 'engine process holds more memory than its share')
     return true
   }
 
   async #launch(slot: Slot): Promise<void> {
-    const { settings, entry, log } = this.#options
+    const { entry, log, memoryLimitBytes, size } = this.#options
     const signal = this.#closing.signal
+    const limit = memoryLimitBytes === null ? {} : { memoryLimitBytes: memoryLimitBytes / size }
     slot.loaded = null
-    slot.engine = await EngineProcess.start(settings, { entry, signal })
+    slot.engine = await EngineProcess.start({ ...this.#options.settings, ...limit }, { entry, signal })
     const { engine } = slot
     log.debug({ pid: engine.pid }, 'engine process started')
     void this.#watch(slot, engine)
@@ -183,20 +184,4 @@ function isFree({ engine, busy }: Slot): boolean {
 async function pause(timeMs: number, signal: AbortSignal): Promise<void> {
   const elapsed = delay(timeMs, undefined, { signal })
   await Promise.allSettled([elapsed])
-}
-
-/**
- * Memory that only this process has, in bytes: mapped weights are shared with others through the page cache. Null where
- * the system does not tell, which is anywhere but on Linux.
- */
-export async function privateBytes(pid: number): Promise<number | null> {
-  if (process.platform !== 'linux') return null
-  try {
-    const match = /^RssAnon:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))
-    return match ? Number(match[1]) * 1024 : null
-  } catch (error) {
-    // It has just ended.
-    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return null
-    throw error
-  }
 }
