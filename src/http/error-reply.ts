@@ -88,7 +88,11 @@ const publicWords: Readonly<Partial<Record<ErrorCode, string>>> = {
 }
 
 /** The place that a code is about when the error names none. */
-const fieldOfCode: Readonly<Partial<Record<ErrorCode, string>>> = { bad_prompt: 'prompt', bad_size: 'width' }
+const fieldOfCode: Readonly<Partial<Record<ErrorCode, string>>> = {
+  bad_prompt: 'prompt',
+  bad_size: 'width',
+  idempotency_conflict: 'idempotencyKey',
+}
 
 function placeOf(field: string | undefined): readonly string[] {
   if (field === undefined) return ['body']

@@ -13,8 +13,8 @@ export function acceptJsonOnly(server: HttpServer): void {
   const parse = server.getDefaultJsonParser('error', 'error')
   server.removeAllContentTypeParsers()
   server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
-    // Official clients send this content type on GET and DELETE too, without a body.
-    if (body.length === 0 && request.method !== 'POST') return done(null, undefined)
+    // Official clients send this content type on GET and DELETE too, without a body; where one is needed, its schema says.
+    if (body.length === 0) return done(null, undefined)
     try {
       requireAsyncLimit(request, body.length)
       return parse(request, decodeUtf8(body), (error, value: unknown) =>

@@ -18,9 +18,10 @@ export function idempotencyOf(
   route: string,
   body: unknown,
 ): { key: string; bodyHash: Uint8Array } | null {
-  const key = headers['idempotency-key']
+  const given = headers['idempotency-key']
+  const key = typeof given === 'string' ? given.trim() : given?.join()
   if (key === undefined || key === '') return null
-  if (typeof key !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(key)) {
+  if (!/^[\x21-\x7e]{1,255}$/.test(key)) {
     const msg = 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces'
     throw new InvalidRequest([{ loc: ['header', 'Idempotency-Key'], msg, type: 'value_error' }])
   }

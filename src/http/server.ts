@@ -58,7 +58,8 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
     clientErrorHandler: answerBrokenRequest,
   })
   server.setValidatorCompiler<z.ZodType>(({ schema, httpPart }) => (value) => {
-    const parsed = schema.safeParse(value, { reportInput: true })
+    // Where there is no body, fastify says null.
+    const parsed = schema.safeParse(value ?? undefined, { reportInput: true })
     if (parsed.success) return { value: parsed.data }
     return { error: new InvalidRequest(faultsOf(parsed.error, partNames[httpPart ?? 'body'])) }
   })
@@ -73,6 +74,8 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
   })
   server.addHook('onSend', async (_request, reply) => {
     reply.header('x-process-time', (reply.elapsedTime / 1000).toFixed(6))
+    // A connection that is kept for more would keep the server from closing.
+    if (options.stopping.aborted) reply.header('connection', 'close')
   })
   server.addHook('onResponse', async (request, reply) => logAnswer(request, reply))
   server.setErrorHandler((error, request, reply) => {

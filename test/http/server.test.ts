@@ -95,13 +95,13 @@ describe('tokens', () => {
     ['an empty header', { authorization: '' }],
   ])('%s: 401 before anything else is looked at', async (_name, headers) => {
     for (const url of ['/v1/requests', '/v1/requests/req_x', '/v1/usage', '/v1/responses/req_x']) {
-      const answer = await call('GET', url, { by: null, headers: headers as Record<string, string> })
+      const answer = await call('GET', url, { by: null, headers })
       expect(answer).toMatchObject({ status: 401, json: { detail: expect.stringContaining('token') } })
       expect(answer.headers['www-authenticate']).toBe('Bearer')
     }
     const answer = await call('POST', '/generate/sdxl', {
       by: null,
-      headers: headers as Record<string, string>,
+      headers,
       payload: {},
     })
     expect(answer.status).toBe(401)

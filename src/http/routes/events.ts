@@ -29,6 +29,7 @@ export function addEvents(server: HttpServer, context: HttpContext): void {
     const closed = new AbortController()
     reply.raw.once('close', () => closed.abort())
     const events = services.jobs.watch(id, AbortSignal.any([closed.signal, options.stopped]))
+    reply.header('connection', 'close')
     sendBytes(reply, 'text/event-stream', Readable.from(eventText(events)))
     return reply
   })
