@@ -74,6 +74,11 @@ export class ServiceProcess {
       throw new Error(`${this.name} ended with ${child.exitCode ?? child.signalCode}: ${this.#output.slice(-2000)}`)
   }
 
+  /** Its process id while it runs. */
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
   /** What it said last. */
   get output(): string {
     return this.#output
