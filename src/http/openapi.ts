@@ -41,10 +41,42 @@ export async function describeApi(server: HttpServer, { version }: Pick<HttpOpti
   })
 }
 
+type OpenApi = { readonly components?: { readonly schemas?: Readonly<Record<string, unknown>> } }
+
+/**
+ * The description as it is published. Each schema is there twice, as what is sent in and as what comes out of it; what
+ * nothing refers to is left out, and what is sent in gets its plain name.
+ */
+function publishedDescription(server: HttpServer): object {
+  const { components, ...rest } = server.swagger() as OpenApi
+  const all = components?.schemas ?? {}
+  const used = referredTo(rest, all)
+  const schemas = Object.fromEntries(Object.entries(all).filter(([name]) => used.has(name)))
+  let text = JSON.stringify({ ...rest, components: { ...components, schemas } })
+  for (const name of used)
+    if (name.endsWith('Input'))
+      text = text.replaceAll(new RegExp(`(?<="|/)${name}(?=")`, 'g'), name.slice(0, -'Input'.length))
+  return JSON.parse(text) as object
+}
+
+/** Names of the schemas that `value` refers to, and of those that these refer to. */
+function referredTo(
+  value: unknown,
+  schemas: Readonly<Record<string, unknown>>,
+  found = new Set<string>(),
+): Set<string> {
+  for (const [, name] of JSON.stringify(value).matchAll(/"#\/components\/schemas\/(\w+)"/g)) {
+    if (found.has(name)) continue
+    found.add(name)
+    referredTo(schemas[name], schemas, found)
+  }
+  return found
+}
+
 /** GET /openapi.json and the page at /docs, which loads nothing from anywhere else. */
 export async function addDocumentation(server: HttpServer): Promise<void> {
   const hidden = { hide: true } as const
-  server.get('/openapi.json', { schema: hidden }, async () => server.swagger())
+  server.get('/openapi.json', { schema: hidden }, async () => publishedDescription(server))
 
   let policy = ''
   await server.register(async (docs) => {

@@ -14,7 +14,11 @@ export function addGenerate(server: HttpServer, context: HttpContext, waiting: W
     tags: ['pictures'],
     headers: asyncHeaders,
     body: generateRequest,
-    response: { 200: generateAnswer, 201: asyncAnswer, ...inferenceErrors },
+    response: {
+      200: generateAnswer.describe('The pictures.'),
+      201: asyncAnswer.describe('Accepted.'),
+      ...inferenceErrors,
+    },
   }
   server.post('/generate/sdxl', { schema }, async (request, reply) => {
     await answerOrder(context, waiting, request, reply, 'generate', generateOrder(request.body))

@@ -7,7 +7,7 @@ export function addHealth(server: HttpServer): void {
     summary: 'Is the server there?',
     tags: ['server'],
     security: [],
-    response: { 200: z.object({}) },
+    response: { 200: z.object({}).describe('It answers.') },
   }
   for (const url of ['/health', '/healthcheck'])
     server.route({ method: ['GET', 'HEAD'], url, schema, handler: async () => ({}) })

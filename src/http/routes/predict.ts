@@ -16,7 +16,11 @@ export function addPredict(server: HttpServer, context: HttpContext, waiting: Wa
     deprecated: true,
     headers: asyncHeaders,
     body: predictRequest,
-    response: { 200: predictAnswer, 201: asyncAnswer, ...inferenceErrors },
+    response: {
+      200: predictAnswer.describe('The pictures.'),
+      201: asyncAnswer.describe('Accepted.'),
+      ...inferenceErrors,
+    },
   }
   server.post('/predict', { schema }, async (request, reply) => {
     const { model, ...fields } = request.body

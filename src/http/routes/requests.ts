@@ -12,9 +12,9 @@ import { responseUrl } from '../urls.ts'
 export const requestPath = z.object({ id: z.string().max(100).describe('response_id of the 201.') })
 
 const listQuery = z.strictObject({
-  limit: wholeNumber(1, 100).default(20),
-  offset: wholeNumber(0, 1_000_000).default(0),
-  state: oneOf(jobStates).optional(),
+  limit: wholeNumber(1, 100).default(20).describe('How many; 20 when left out.'),
+  offset: wholeNumber(0, 1_000_000).default(0).describe('How many to pass over.'),
+  state: oneOf(jobStates).optional().describe('Only those in this state.'),
 })
 
 const notFound = { 404: errorAnswer.describe("No such request, or another account's.") }
@@ -27,7 +27,7 @@ export function addRequests(server: HttpServer, context: HttpContext): void {
     summary: "List the account's requests, the latest first",
     tags: ['requests'],
     querystring: listQuery,
-    response: { 200: requestList, ...commonErrors },
+    response: { 200: requestList.describe('A page of them.'), ...commonErrors },
   }
   server.get('/v1/requests', { schema: listSchema }, async (request) => {
     const { limit, offset, state } = request.query
@@ -41,7 +41,12 @@ export function addRequests(server: HttpServer, context: HttpContext): void {
     description: '202 until it has ended, then 200 with `response_url`.',
     tags: ['requests'],
     params: requestPath,
-    response: { 200: requestStatus, 202: requestStatus, ...commonErrors, ...notFound },
+    response: {
+      200: requestStatus.describe('It has ended.'),
+      202: requestStatus.describe('It waits or runs.'),
+      ...commonErrors,
+      ...notFound,
+    },
   }
   server.get('/v1/requests/:id', { schema: pollSchema }, async (request, reply) => {
     const job = await findJob(context, request, request.params.id)
@@ -53,7 +58,7 @@ export function addRequests(server: HttpServer, context: HttpContext): void {
     description: 'A cancelled request is not charged. Cancelling one that has ended changes nothing.',
     tags: ['requests'],
     params: requestPath,
-    response: { 200: requestStatus, ...commonErrors, ...notFound },
+    response: { 200: requestStatus.describe('The request as it is now.'), ...commonErrors, ...notFound },
   }
   server.delete('/v1/requests/:id', { schema: cancelSchema }, async (request) => {
     const { id } = await findJob(context, request, request.params.id)
@@ -65,7 +70,7 @@ export function addRequests(server: HttpServer, context: HttpContext): void {
     description: 'The body of the synchronous call, for 24 hours; of a request that failed or was cancelled its error.',
     tags: ['requests'],
     params: requestPath,
-    response: { 200: generateAnswer, ...commonErrors, ...notFound },
+    response: { 200: generateAnswer.describe('The pictures.'), ...commonErrors, ...notFound },
   }
   server.get('/v1/responses/:id', { schema: responseSchema }, async (request, reply) => {
     const job = await findJob(context, request, request.params.id)

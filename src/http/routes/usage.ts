@@ -15,7 +15,7 @@ export function addUsage(server: HttpServer, { services }: HttpContext): void {
     summary: "The account's own use and balance",
     tags: ['account'],
     querystring: usageQuery,
-    response: { 200: usageAnswer, ...commonErrors },
+    response: { 200: usageAnswer.describe('Use and balance.'), ...commonErrors },
   }
   server.get('/v1/usage', { schema }, async ({ account, query }) => {
     const [from, to] = [query.from, query.to].map((text) => (text === undefined ? null : new Date(text)))

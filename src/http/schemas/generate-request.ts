@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { requireSteps, samplerAliases, samplerNames, type SamplerName } from '#diffusion/samplers.ts'
 import { stylePresetNames } from '#diffusion/style-presets.ts'
 import { AppError } from '../../errors.ts'
-import { decimal, flag, oneOf, optional, takes, unicode, wholeNumber, withDefault } from './lenient.ts'
+import { anyNumber, decimal, flag, oneOf, optional, takes, unicode, wholeNumber, withDefault } from './lenient.ts'
 import { picture } from './picture.ts'
 
 const promptLimit = 10_000
@@ -46,9 +46,9 @@ const fields = {
   checkpoint: optional(reference()).describe(
     'Another model of the asset library. Not there yet: anything but null is refused.',
   ),
-  loras: optional(
-    z.record(z.string(), decimal({ min: -100, max: 100 }), takes('an object of references and weights')),
-  ).describe('LoRAs, reference → weight. Not there yet: anything but null and {} is refused.'),
+  loras: optional(z.record(z.string(), anyNumber(), takes('an object of references and weights'))).describe(
+    'LoRAs, reference → weight. Not there yet: anything but null and {} is refused.',
+  ),
   textual_inversions: optional(
     z.record(z.string(), z.string(takes('a trigger word')), takes('an object of references and trigger words')),
   ).describe('Textual inversions, reference → trigger word. Not there yet: anything but null and {} is refused.'),

@@ -43,6 +43,11 @@ export function decimal({ min, max, above = false }: { min: number; max: number;
   return z.preprocess(numberFromText, max === Infinity ? bounded : bounded.lte(max, error))
 }
 
+/** Any number, also as text. */
+export function anyNumber() {
+  return z.preprocess(numberFromText, z.number(takes('a number')))
+}
+
 /** A boolean, also as one of the words that stand for it. */
 export function flag() {
   return z.preprocess(booleanFromText, z.boolean(takes('true or false')))
