@@ -114,6 +114,22 @@ describe('every sampler', () => {
         }
   })
 
+  test.each(samplerNames)('%s makes no arrays after its first evaluations', (sampler) => {
+    const length = 1 << 18
+    const scheduler = createScheduler(sampler, sdxl, 12)
+    const fresh = new TorchGenerator(1).randn([length]).data
+    const [latents, input] = [fresh.slice(), fresh.slice()]
+    const allocated: number[] = []
+    for (let index = 0; index < 10; index++) {
+      scheduler.scaleModelInput(latents, index, input)
+      scheduler.step(input, index, latents, () => fresh)
+      allocated.push(process.memoryUsage().arrayBuffers)
+    }
+    // A collection may take memory away, so only growth counts.
+    const growth = allocated.map((bytes, index) => (index === 0 ? 0 : bytes - allocated[index - 1]))
+    expect(Math.max(...growth.slice(6))).toBeLessThan(length * 4)
+  })
+
   test('an older spelling stands for a sampler, and is none itself', () => {
     for (const [alias, sampler] of Object.entries(samplerAliases)) {
       expect(samplerNames).toContain(sampler)
