@@ -14,19 +14,21 @@ clients repeat a call after 408, 409, 429 and every 5xx, so those are answered o
 
 type JsonSchemaOverride = NonNullable<NonNullable<Parameters<typeof z.toJSONSchema>[1]>['override']>
 
-/** Defaults are lost where text is turned into numbers on the way in; here they come back. */
-const keepDefaults: JsonSchemaOverride = ({ zodSchema, jsonSchema }) => {
-  const value = z.globalRegistry.get(zodSchema)?.['default']
-  if (value !== undefined) jsonSchema.default = value
+/** Defaults and examples are lost where values change on the way in; here they come back. */
+const keepNotes: JsonSchemaOverride = ({ zodSchema, jsonSchema }) => {
+  const notes = z.globalRegistry.get(zodSchema)
+  if (notes?.['default'] !== undefined) jsonSchema.default = notes['default']
+  if (Array.isArray(notes?.['examples'])) jsonSchema.examples = notes['examples']
 }
 
 /** Collect the description of all routes that are added from here on. */
 export async function describeApi(server: HttpServer, { version }: Pick<HttpOptions, 'version'>): Promise<void> {
-  const zodToJsonConfig = { override: keepDefaults }
+  const zodToJsonConfig = { override: keepNotes }
   await server.register(swagger, {
     openapi: {
       openapi: '3.1.0',
       info: { title: 'Sepia', version, description: about, license: { name: 'Apache-2.0' } },
+      servers: [{ url: '/', description: 'This server.' }],
       tags: [
         { name: 'pictures', description: 'Making pictures.' },
         { name: 'requests', description: 'Requests that are under way or done.' },
@@ -95,6 +97,8 @@ export async function addDocumentation(server: HttpServer): Promise<void> {
         withDefaultFonts: false,
         telemetry: false,
         hideClientButton: true,
+        showDeveloperTools: 'never',
+        orderSchemaPropertiesBy: 'preserve',
         agent: { disabled: true },
         mcp: { disabled: true },
       },

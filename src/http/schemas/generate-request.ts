@@ -126,10 +126,12 @@ const fields = {
   ),
 }
 
+const example = { prompt: 'a red apple on a light blue background', negative_prompt: 'text, frame', steps: 30, seed: 7 }
+
 const body = z.strictObject(fields, takes('a JSON object'))
 
 /** Body of POST /generate/sdxl: lenient as the original was, all defaults applied, cross-checked. */
-export const generateRequest = body.superRefine(checkCombination).meta({ id: 'GenerateRequest' })
+export const generateRequest = body.superRefine(checkCombination).meta({ id: 'GenerateRequest', examples: [example] })
 
 /** What the schema of POST /generate/sdxl gives. */
 export type GenerateRequest = z.output<typeof body>
@@ -152,7 +154,7 @@ export const predictRequest = z
     takes('a JSON object'),
   )
   .superRefine(checkCombination)
-  .meta({ id: 'PredictRequest' })
+  .meta({ id: 'PredictRequest', examples: [example] })
 
 type Combination = Omit<GenerateRequest, 'checkpoint'>
 
