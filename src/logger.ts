@@ -19,8 +19,33 @@ export function createLogger(level: LogLevel, destination: pino.DestinationStrea
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
+      serializers: { err: describeError },
       redact: { paths: secrets.flatMap((key) => [key, `*.${key}`, `*.*.${key}`]), censor: '[redacted]' },
     },
     destination,
   )
+}
+
+/**
+ * An error without what it was about: errors of a database carry the values of their query, and with them prompts, also in
+ * their message and stack.
+ */
+function describeError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error
+  const { cause, message, name, stack } = error
+  const { code } = error as { readonly code?: unknown }
+  const head = withoutValues(message)
+  return {
+    type: name,
+    message: head,
+    ...((typeof code === 'string' || typeof code === 'number') && { code }),
+    stack: stack?.replace(message, head),
+    ...(cause instanceof Error && { cause: describeError(cause) }),
+  }
+}
+
+/** drizzle writes the query into the message, and its values behind it. */
+function withoutValues(message: string): string {
+  const values = message.indexOf('\nparams: ')
+  return values === -1 || !message.startsWith('Failed query: ') ? message : message.slice(0, values)
 }

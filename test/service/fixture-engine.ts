@@ -50,6 +50,9 @@ async function behave(task: GenerateTask, files: TaskFiles, hooks: EngineHooks):
       return pictures(task, hooks)
     case 'crash':
       return process.abort()
+    case 'words':
+      process.stderr.write('Error: no\0tensor\n', () => process.exit(3))
+      return new Promise(() => {})
     case 'crash-once':
       if (existsSync(file)) return pictures(task, hooks)
       appendFileSync(file, 'crashed')

@@ -127,6 +127,18 @@ describe.each(databaseKinds)('jobs on %s', (kind) => {
     expect(text).toMatch(/^sepia_job_wait_seconds_count [1-9]/m)
   })
 
+  it('leave no prompt in the log when the database refuses them', async () => {
+    const refused = submit('pictures \0of-another-secret')
+    await expect(refused).rejects.toThrow('of-another-secret')
+    await refused.catch((err: unknown) => office.context.log.error({ err }, 'refused'))
+    const line = office.log.find(({ msg }) => msg === 'refused')
+    expect(line).toMatchObject({
+      err: { message: expect.stringMatching(/^Failed query: insert into "jobs"/) as string },
+    })
+    expect(line).toMatchObject({ err: { cause: { message: 'unsupported Unicode escape sequence' } } })
+    expect(JSON.stringify(office.log)).not.toContain('of-another-secret')
+  })
+
   describe('that fail', () => {
     it.each([
       ['refuse', { code: 'bad_size', field: 'width' }, 1],
@@ -134,6 +146,7 @@ describe.each(databaseKinds)('jobs on %s', (kind) => {
       ['oops', { code: 'internal' }, 1],
       ['memory', { code: 'out_of_memory' }, 2],
       ['crash', { code: 'engine_crashed' }, 2],
+      ['words', { code: 'engine_crashed', message: expect.stringMatching(/Error: no\uFFFDtensor$/) as string }, 2],
     ])('are not charged: %s', async (prompt, error, attempt) => {
       await using _runner = await office.run()
       const job = await submit(prompt, { initImage: new Uint8Array([1, 2, 3]), numInferenceSteps: 10 })

@@ -40,11 +40,9 @@ export class Dispatcher implements AsyncDisposable {
   #filling: Promise<void> | null = null
   #draining = false
 
-  /** Make the queues and begin to take jobs. On PGlite, what a dead process had is taken back first. */
+  /** Make the queues and begin to take jobs. */
   static async start(context: DispatcherContext, pool: EnginePool): Promise<Dispatcher> {
     for (const queue of context.queues.keys()) await context.messages.create(queue)
-    // The data folder belongs to this process, so whoever ran something before is gone.
-    if (context.database.kind === 'pglite') await takeBackRunning(context)
     const dispatcher = new Dispatcher(context, pool)
     context.log.info({ queues: [...context.queues.keys()] }, 'dispatcher takes jobs')
     dispatcher.wake()
@@ -208,9 +206,4 @@ export class Dispatcher implements AsyncDisposable {
     this.#ear[Symbol.dispose]()
     await this.#renewing
   }
-}
-
-async function takeBackRunning(context: DispatcherContext): Promise<void> {
-  const left = await context.database.db.select().from(jobs).where(eq(jobs.state, 'running'))
-  for (const job of left) await takeBackJob(context, job)
 }

@@ -7,6 +7,7 @@ import { queuesOf, type Deployment } from '../engines/deployment.ts'
 import { EnginePool } from '../engines/engine-pool.ts'
 import { Dispatcher, type DispatcherContext } from './dispatcher.ts'
 import { startHousekeeping } from './housekeeping.ts'
+import { takeBackJob, type JobStore } from './job-transitions.ts'
 
 /** What {@link startJobRunner} needs. */
 export type JobRunnerOptions = {
@@ -46,6 +47,8 @@ export async function startJobRunner(
       onRestart: (reason) => context.metrics.engineRestarted(reason),
     }),
   )
+  // The data folder belongs to this process, so whoever ran something before is gone.
+  if (context.database.kind === 'pglite') await takeBackRunning(context)
   resources.use(await startHousekeeping(context))
   const queues = queuesOf(deployment)
   dispatcher = resources.use(await Dispatcher.start({ ...context, queues }, pool))
@@ -62,6 +65,11 @@ export async function startJobRunner(
     drain: (graceMs) => running.drain(graceMs),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
+}
+
+async function takeBackRunning(context: JobStore): Promise<void> {
+  const left = await context.database.db.select().from(jobs).where(eq(jobs.state, 'running'))
+  for (const job of left) await takeBackJob(context, job)
 }
 
 /** Jobs of another model or precision stay where they are; somebody may wonder why. */

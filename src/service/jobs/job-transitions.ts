@@ -110,6 +110,7 @@ export async function endRow(
     .update(jobs)
     .set({
       ...outcome,
+      ...(outcome.state === 'failed' && { error: storable(outcome.error) }),
       ...(outcome.state === 'succeeded' && { step: sql`${jobs.steps}`, expiresAt: new Date(at.getTime() + keptMs) }),
       endedAt: at,
       task: job.logPrompt ? job.task : null,
@@ -195,6 +196,11 @@ export function logTransition(
 ): void {
   if (finalStates.includes(state)) metrics.jobEnded(job.task?.sampler ?? null, state)
   log.info({ job: job.id, account: job.accountId, attempt: job.attempt, state, ...details }, `job ${state}`)
+}
+
+/** The last words of a process may hold what PostgreSQL cannot store as text. */
+function storable(error: ErrorDetail): ErrorDetail {
+  return { ...error, message: error.message.toWellFormed().replaceAll('\0', '�') }
 }
 
 /** What a job fails with over which too many dispatchers were lost. */

@@ -24,11 +24,6 @@ export function newJobId(): string {
   return typeid('req').toString()
 }
 
-/** Whether `text` has the form of a job's id. */
-export function isJobId(text: string): boolean {
-  return /^req_[0-7][0-9a-hjkmnp-tv-z]{25}$/.test(text)
-}
-
 /** The job's id as pg-boss writes it. */
 export function messageIdOf(jobId: string): string {
   return TypeID.fromString(jobId, 'req').toUUID()

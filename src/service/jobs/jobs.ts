@@ -103,7 +103,7 @@ export async function openJobs(context: JobsContext): Promise<Jobs> {
       await db.update(jobs).set({ result: null, expiresAt: null }).where(eq(jobs.id, job.id))
       await blobs.delete(job.result.images.map(({ key }) => key))
     },
-    watch: (jobId, signal) => watchJob({ db, notices }, () => need(jobId), jobId, signal),
+    watch: (jobId, signal) => watchJob(context, () => need(jobId), jobId, signal),
   }
 }
 

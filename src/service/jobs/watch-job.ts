@@ -1,6 +1,7 @@
 // A job as a stream of events, for whoever wants to see it happen.
 import { eq } from 'drizzle-orm'
-import type { Drizzle } from '../db/database.ts'
+import type { Logger } from '../../logger.ts'
+import type { Database } from '../db/database.ts'
 import { previews } from '../db/schema.ts'
 import { notify, type JobNotices } from './job-notices.ts'
 import { hasEnded, type Job } from './job.ts'
@@ -16,13 +17,17 @@ export type JobEvent =
 /** A dispatcher sends previews for this long after it heard that somebody watches, in milliseconds. */
 export const watchedForMs = 30_000
 
+/** What watching needs of the surroundings. */
+export type WatchContext = { readonly database: Database; readonly log: Logger; readonly notices: JobNotices }
+
 /** Events of a job until it ends or `signal` is aborted. What is not read in time is replaced by what is newer. */
 export async function* watchJob(
-  { db, notices }: { readonly db: Drizzle; readonly notices: JobNotices },
+  { database, log, notices }: WatchContext,
   look: () => Promise<Job>,
   jobId: string,
   signal: AbortSignal,
 ): AsyncGenerator<JobEvent, void> {
+  const { db } = database
   const news = { state: true, progress: null as { step: number; of: number } | null, preview: false }
   let wake = Promise.withResolvers<void>()
   using _ear = notices.subscribe(jobId, {
@@ -39,12 +44,11 @@ export async function* watchJob(
   })
   const onAbort = (): void => wake.resolve()
   signal.addEventListener('abort', onAbort)
-  const reminder = setInterval(() => void tellWatched(), watchedForMs / 2)
-  const tellWatched = async (): Promise<void> => {
-    await notify(db, { type: 'watched', jobId }).catch(() => {
-      // The next reminder tries again; without it there are no previews for a while.
-    })
-  }
+  const tellWatched = (): Promise<void> => notify(db, { type: 'watched', jobId })
+  const reminder = setInterval(() => {
+    // The next one tries again; without it there are no previews for a while.
+    tellWatched().catch((error: unknown) => log.warn({ job: jobId, err: error }, 'nobody heard that a job is watched'))
+  }, watchedForMs / 2)
   try {
     await tellWatched()
     while (!signal.aborted) {
