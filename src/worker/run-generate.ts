@@ -51,7 +51,7 @@ export async function runGenerate(
 
   // 3. pictures
   const stepMs: number[] = []
-  const warnings = new Set(ignoredByGuidance(task))
+  const warnings = new Set([...ignoredByGuidance(task), ...pictures.warnings])
   let current: Progress = { phase: 'encode' }
   const networks = taskNetworks(opened, refiner, vae, {
     pipelines,

@@ -5,6 +5,7 @@ import type { PipelineStart } from '#diffusion/start.ts'
 import type { GrayPixels, Pixels } from '#image/codec.ts'
 import { decodeMask, decodePicture } from '#image/decode-picture.ts'
 import { cropAndResize, cropAndResizeMask, cropRegion } from '#image/mask-crop.ts'
+import { matchTone } from '#image/match-tone.ts'
 import { prepareOutpaint } from '#image/outpaint.ts'
 import { pasteInpainted } from '#image/paste.ts'
 import { latentMask, toMaskTensor, toPictureTensor } from '#image/picture-tensor.ts'
@@ -18,6 +19,7 @@ export type TaskPictures = {
   readonly start: PipelineStart
   /** The painted picture in its place; the picture itself where nothing has to be kept. */
   readonly finish: (painted: Pixels) => Pixels
+  readonly warnings: readonly string[]
 }
 
 /** Seed of the noise on an outpainting canvas: the same for every picture, so that each can be made again alone. */
@@ -29,41 +31,52 @@ const canvasSeed = 0
  */
 export async function openTaskPictures(task: GenerateTask, files: TaskFiles, factor: number): Promise<TaskPictures> {
   const { height, start, width } = task
-  if (start.mode === 'textToImage') return { start, finish: (painted) => painted }
+  if (start.mode === 'textToImage') return { start, finish: (painted) => painted, warnings: [] }
 
   const given = await decodePicture(await bytesOf(files, start.image, 'start.image'), 'start.image')
   const original = given.width === width && given.height === height ? given : resizeLanczos(given, width, height)
   if (start.mode === 'imageToImage')
-    return { start: { mode: start.mode, image: toPictureTensor(original) }, finish: (painted) => painted }
+    return { start: { mode: start.mode, image: toPictureTensor(original) }, finish: (painted) => painted, warnings: [] }
 
   const givenMask = await decodeMask(await bytesOf(files, start.mask, 'start.mask'), 'start.mask')
   const mask =
     givenMask.width === width && givenMask.height === height ? givenMask : resizeMask(givenMask, width, height)
-  const inpaint = (image: Pixels, where: GrayPixels): PipelineStart => {
+  const inpaint = (image: Pixels, where: GrayPixels): Pick<TaskPictures, 'start' | 'warnings'> => {
     const maskTensor = toMaskTensor(where)
+    if (!maskTensor.data.includes(1))
+      throw new AppError('bad_image', 'mask: no pixel of it is white, so there is nothing to paint', {
+        field: 'start.mask',
+      })
+    const latents = latentMask(maskTensor, height / factor, width / factor)
+    // The reference looks at one pixel a latent.
+    const isMissed = !latents.data.includes(1)
     return {
-      mode: 'inpaint',
-      image: toPictureTensor(image),
-      mask: maskTensor,
-      latentMask: latentMask(maskTensor, height / factor, width / factor),
+      start: { mode: 'inpaint', image: toPictureTensor(image), mask: maskTensor, latentMask: latents },
+      warnings: isMissed ? [`the mask is finer than a latent of ${factor} pixels: nothing was painted`] : [],
     }
   }
   if (start.mode === 'outpaint') {
     const noise = new TorchGenerator(canvasSeed)
     const canvas = prepareOutpaint(original, mask, () => noise.uniform(), factor)
     return {
-      start: inpaint(canvas.image, canvas.mask),
-      finish: (painted) => pasteInpainted({ original: canvas.image, painted, mask: canvas.mask, cell: factor }),
+      ...inpaint(canvas.image, canvas.mask),
+      finish: (painted) =>
+        pasteInpainted({
+          original: canvas.image,
+          painted: matchTone(painted, canvas.image, canvas.mask),
+          mask: canvas.mask,
+          cell: factor,
+        }),
     }
   }
   if (start.fullResPadding === null)
     return {
-      start: inpaint(original, mask),
+      ...inpaint(original, mask),
       finish: (painted) => pasteInpainted({ original, painted, mask, cell: factor }),
     }
   const region = cropRegion(mask, width, height, start.fullResPadding)
   return {
-    start: inpaint(cropAndResize(original, region, width, height), cropAndResizeMask(mask, region, width, height)),
+    ...inpaint(cropAndResize(original, region, width, height), cropAndResizeMask(mask, region, width, height)),
     finish: (painted) => pasteInpainted({ original, painted, mask, region, cell: factor }),
   }
 }
