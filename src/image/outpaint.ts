@@ -4,6 +4,7 @@
 import { AppError } from '../errors.ts'
 import type { GrayPixels, Pixels } from './codec.ts'
 import { dilateByCone } from './cone-dilation.ts'
+import { bilinear, fillUnknown } from './pyramid.ts'
 
 /** How many pixels a picture grows on each side. */
 export type Sides = { readonly left: number; readonly top: number; readonly right: number; readonly bottom: number }
@@ -56,7 +57,8 @@ export function prepareOutpaint(image: Pixels, mask: GrayPixels, random: () => n
   )
   const bordering = dilateByCone(Float32Array.from(isNew), width, noiseCells[0])
   for (let channel = 0; channel < 3; channel++) {
-    const continued = continueColours(image, isNew, channel)
+    const continued = Float32Array.from(isNew, (_, i) => image.data[3 * i + channel])
+    fillUnknown({ width, height, values: continued, weights: Float32Array.from(isNew, (value) => 1 - value) }, 128)
     const noise = octaveNoise(width, height, random)
     const spread = deviation(image, channel, (i) => isNew[i] === 0 && bordering[i] > 0)
     for (let i = 0; i < isNew.length; i++) {
@@ -80,68 +82,6 @@ function deviation({ data }: Pixels, channel: number, isChosen: (pixel: number) 
     squares += value ** 2
   }
   return count === 0 ? 256 / Math.sqrt(12) : Math.sqrt(Math.max(0, squares / count - (sum / count) ** 2))
-}
-
-type Plane = { width: number; height: number; values: Float32Array; weights: Float32Array }
-
-/**
- * A channel whose unknown pixels are filled from the known ones: averages go down a pyramid of halves, and each level
- * fills its holes from the one below it (Gortler et al., "The Lumigraph", 1996, §3.4.3, pull and push).
- */
-function continueColours({ width, height, data }: Pixels, isNew: Uint8Array, channel: number): Float32Array {
-  const values = Float32Array.from(isNew, (_, i) => data[3 * i + channel])
-  const weights = Float32Array.from(isNew, (value) => 1 - value)
-  const full: Plane = { width, height, values, weights }
-  if (!weights.includes(1)) return values.fill(128)
-  const levels = [full]
-  for (let level = full; level.weights.some((weight) => weight === 0) && level.values.length > 1;) {
-    level = halved(level)
-    levels.push(level)
-  }
-  for (let index = levels.length - 2; index >= 0; index--) fillFrom(levels[index], levels[index + 1])
-  return full.values
-}
-
-/** Means of the known pixels of every 2 × 2. */
-function halved({ width, height, values, weights }: Plane): Plane {
-  const half: Plane = {
-    width: Math.ceil(width / 2),
-    height: Math.ceil(height / 2),
-    values: new Float32Array(Math.ceil(width / 2) * Math.ceil(height / 2)),
-    weights: new Float32Array(Math.ceil(width / 2) * Math.ceil(height / 2)),
-  }
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const to = (y >> 1) * half.width + (x >> 1)
-      half.values[to] += weights[y * width + x] * values[y * width + x]
-      half.weights[to] += weights[y * width + x]
-    }
-  }
-  for (let i = 0; i < half.values.length; i++) {
-    if (half.weights[i] === 0) continue
-    half.values[i] /= half.weights[i]
-    half.weights[i] = 1
-  }
-  return half
-}
-
-/** Bilinear samples of the coarser level for the pixels that nothing is known of. */
-function fillFrom(fine: Plane, coarse: Plane): void {
-  for (let y = 0; y < fine.height; y++) {
-    for (let x = 0; x < fine.width; x++) {
-      const at = y * fine.width + x
-      if (fine.weights[at] === 0) fine.values[at] = bilinear(coarse, (x - 0.5) / 2, (y - 0.5) / 2)
-    }
-  }
-}
-
-function bilinear({ width, height, values }: Pick<Plane, 'width' | 'height' | 'values'>, x: number, y: number): number {
-  const [left, top] = [Math.max(0, Math.floor(x)), Math.max(0, Math.floor(y))]
-  const [right, bottom] = [Math.min(width - 1, left + 1), Math.min(height - 1, top + 1)]
-  const [u, v] = [Math.max(0, x - left), Math.max(0, y - top)]
-  const upper = values[top * width + left] * (1 - u) + values[top * width + right] * u
-  const lower = values[bottom * width + left] * (1 - u) + values[bottom * width + right] * u
-  return upper * (1 - v) + lower * v
 }
 
 /** Value noise of about unit deviation: uniform values on grids of several cell sizes, interpolated and added up. */

@@ -1,6 +1,5 @@
 // Pixels → what the networks see, in the reference's fp32 arithmetic.
 import type { Tensor } from '#tensor/tensor.ts'
-import { AppError } from '../errors.ts'
 import type { GrayPixels, Pixels } from './codec.ts'
 
 /** v/255 in fp32. */
@@ -19,14 +18,9 @@ export function toPictureTensor({ width, height, data }: Pixels): Tensor {
   return { shape: [1, 3, height, width], data: result }
 }
 
-/** The mask as (1, 1, H, W): 1 (repaint) where v/255 ≥ 0.5, else 0. Throws `bad_image` for one that is 0 all over. */
+/** The mask as (1, 1, H, W): 1 (repaint) where v/255 ≥ 0.5, else 0. */
 export function toMaskTensor({ width, height, data }: GrayPixels): Tensor {
-  const binary = Float32Array.from(data, (value) => (unit[value] >= 0.5 ? 1 : 0))
-  if (!binary.includes(1))
-    throw new AppError('bad_image', 'mask: no pixel of it is white, so there is nothing to paint', {
-      field: 'start.mask',
-    })
-  return { shape: [1, 1, height, width], data: binary }
+  return { shape: [1, 1, height, width], data: Float32Array.from(data, (value) => (unit[value] >= 0.5 ? 1 : 0)) }
 }
 
 /** A mask (1, 1, H, W) at the latents' size: the nearest sample above and left, as torch's `interpolate` picks it. */

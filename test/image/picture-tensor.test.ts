@@ -28,14 +28,3 @@ describe('the reference, to the bit', () => {
     expect(latentMask(golden.get(name)!, expected.shape[2], expected.shape[3])).toEqual(expected)
   })
 })
-
-it('a mask without white leaves nothing to paint', () => {
-  const data = new Uint8Array(256).fill(127)
-  expect(() => toMaskTensor({ ...size, data })).toThrow(
-    expect.objectContaining({
-      code: 'bad_image',
-      field: 'start.mask',
-      message: expect.stringMatching(/^mask: /) as string,
-    }),
-  )
-})
