@@ -19,6 +19,7 @@ type Listener = {
 }
 
 const channel = 'sepia_jobs'
+const rememberedJobs = 10_000
 
 /** Send a notice; inside a transaction it leaves with the commit. */
 export async function notify(db: Drizzle | Transaction, notice: JobNotice): Promise<void> {
@@ -34,6 +35,8 @@ export function notified(notice: JobNotice): SQL {
 export class JobNotices implements AsyncDisposable {
   readonly #byJob = new Map<string, Set<Listener>>()
   readonly #all = new Set<Listener>()
+  /** Jobs whose latest notice said that they have not ended; the oldest is forgotten first. */
+  readonly #outstanding = new Set<string>()
   #stop: () => Promise<void> = async () => {}
 
   static async open(database: Database): Promise<JobNotices> {
@@ -64,11 +67,29 @@ export class JobNotices implements AsyncDisposable {
     return { [Symbol.dispose]: () => void this.#all.delete(listener) }
   }
 
+  /** Whether the latest that was heard of the job is that it waits or runs; its end is then still to be heard. */
+  isOutstanding(jobId: string): boolean {
+    return this.#outstanding.has(jobId)
+  }
+
   #deliver(notice: JobNotice): void {
+    if (notice.type === 'state') this.#remember(notice)
     for (const listener of [...this.#all, ...(this.#byJob.get(notice.jobId) ?? [])]) listener.onNotice(notice)
   }
 
+  #remember({ jobId, state }: JobNotice & { readonly type: 'state' }): void {
+    if (state !== 'queued' && state !== 'running') {
+      this.#outstanding.delete(jobId)
+      return
+    }
+    this.#outstanding.add(jobId)
+    if (this.#outstanding.size <= rememberedJobs) return
+    const [oldest] = this.#outstanding
+    this.#outstanding.delete(oldest)
+  }
+
   #tellGap(): void {
+    this.#outstanding.clear()
     for (const listeners of [this.#all, ...this.#byJob.values()]) for (const { onGap } of listeners) onGap()
   }
 

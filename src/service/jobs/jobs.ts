@@ -130,7 +130,7 @@ async function waitForEnd(
     onGap: () => void check(),
   })
   // It may have ended before anybody listened.
-  void check()
+  if (!notices.isOutstanding(jobId)) void check()
   try {
     return await promise
   } finally {
