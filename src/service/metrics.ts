@@ -1,9 +1,10 @@
 // Numbers for Prometheus. What one process sees it counts itself; what all share is read from the database when asked.
-import { and, eq, inArray, sql } from 'drizzle-orm'
+import { inArray, sql } from 'drizzle-orm'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { GenerateTask, Timings } from '#worker/protocol.ts'
+import { ledgerTotals } from './billing/ledger-closing.ts'
 import type { Drizzle } from './db/database.ts'
-import { jobs, ledgerEntries, type JobState } from './db/schema.ts'
+import { jobs, type JobState } from './db/schema.ts'
 import type { RestartReason } from './engines/engine-pool.ts'
 
 /** What jobs report. */
@@ -103,21 +104,10 @@ function addLedgerTotals(db: Drizzle, registers: Registry[]): void {
     labelNames: ['kind'],
     registers,
     async collect() {
-      const settled = sql`exists (select 1 from ledger_entries s where s.subject_kind = ${ledgerEntries.subjectKind}
-        and s.subject_id = ${ledgerEntries.subjectId} and s.type in ('capture', 'release'))`
-      const captured = sql`exists (select 1 from ledger_entries s where s.subject_kind = ${ledgerEntries.subjectKind}
-        and s.subject_id = ${ledgerEntries.subjectId} and s.type = 'capture')`
-      const isHold = eq(ledgerEntries.type, 'hold')
-      const sum = (condition: ReturnType<typeof and>) =>
-        sql<string>`coalesce(sum(abs(${ledgerEntries.amountMicros})) filter (where ${condition}), 0)`
-      const [row] = await db
-        .select({
-          credited: sum(eq(ledgerEntries.type, 'credit')),
-          held: sum(and(isHold, sql`not ${settled}`)),
-          spent: sum(and(isHold, captured)),
-        })
-        .from(ledgerEntries)
-      for (const [kind, micros] of Object.entries(row)) totals.set({ kind }, Number(micros))
+      const { balanceMicros, heldMicros: held, spentMicros: spent } = await ledgerTotals(db)
+      // What is not in the balance any more was credited as well.
+      const sums = { credited: balanceMicros + held + spent, held, spent }
+      for (const [kind, micros] of Object.entries(sums)) totals.set({ kind }, Number(micros))
     },
   })
 }

@@ -1,9 +1,8 @@
 // Money: entries that are only ever added. What an account has, what is promised and what is spent are sums over them.
-import { and, eq, inArray, sql, type SQL } from 'drizzle-orm'
-import { alias } from 'drizzle-orm/pg-core'
+import { and, eq, inArray, sql } from 'drizzle-orm'
 import { AppError } from '../../errors.ts'
 import type { Drizzle, Transaction } from '../db/database.ts'
-import { accounts, ledgerEntries } from '../db/schema.ts'
+import { accounts, ledgerClosings, ledgerEntries } from '../db/schema.ts'
 
 /** What an entry is about, such as ('job', req_…). */
 export type Subject = { readonly subjectKind: string; readonly subjectId: string }
@@ -29,7 +28,7 @@ export async function hold(
   if (amountMicros < 0n) throw broken(subject, `a hold of ${amountMicros} micro-dollars`)
   const { prepaid } = await lockAccount(tx, accountId)
   if (prepaid) {
-    const balanceMicros = await availableMicros(tx, accountId)
+    const { balanceMicros } = await balanceOf(tx, accountId)
     if (balanceMicros < amountMicros)
       throw new AppError(
         'no_credit',
@@ -38,7 +37,14 @@ export async function hold(
   }
   const added = await tx
     .insert(ledgerEntries)
-    .values({ accountId, type: 'hold', amountMicros: -amountMicros, ...subject })
+    .values({
+      accountId,
+      type: 'hold',
+      amountMicros: -amountMicros,
+      heldMicros: amountMicros,
+      spentMicros: 0n,
+      ...subject,
+    })
     .onConflictDoNothing()
     .returning({ id: ledgerEntries.id })
   if (added.length === 0) throw broken(subject, 'a second hold')
@@ -70,7 +76,15 @@ export async function credit(
     throw new AppError('bad_argument', `reference: 1 to 128 printable characters, got ${JSON.stringify(reference)}`)
   const added = await db
     .insert(ledgerEntries)
-    .values({ accountId: account.id, type: 'credit', amountMicros, subjectKind: 'credit', subjectId: reference })
+    .values({
+      accountId: account.id,
+      type: 'credit',
+      amountMicros,
+      heldMicros: 0n,
+      spentMicros: 0n,
+      subjectKind: 'credit',
+      subjectId: reference,
+    })
     .onConflictDoNothing()
     .returning({ id: ledgerEntries.id })
   if (added.length === 0)
@@ -79,36 +93,41 @@ export async function credit(
 
 /** What an account has, promised and spent: sums over its entries. */
 export async function balanceOf(db: Drizzle | Transaction, accountId: string): Promise<Balance> {
-  const captured = alias(ledgerEntries, 'captured')
-  const sum = (condition: SQL) =>
-    sql<string>`coalesce(sum(${ledgerEntries.amountMicros}) filter (where ${condition}), 0)`
-  const [sums] = await db
-    .select({
-      all: sum(sql`true`),
-      taken: sum(sql`${ledgerEntries.type} <> 'credit'`),
-      spent: sum(sql`${ledgerEntries.type} = 'hold' and ${captured.id} is not null`),
-    })
-    .from(ledgerEntries)
-    .leftJoin(
-      captured,
-      and(
-        eq(captured.subjectKind, ledgerEntries.subjectKind),
-        eq(captured.subjectId, ledgerEntries.subjectId),
-        eq(captured.type, 'capture'),
-      ),
-    )
-    .where(eq(ledgerEntries.accountId, accountId))
-  const [all, taken, spent] = [BigInt(sums.all), BigInt(sums.taken), BigInt(sums.spent)]
-  return { balanceMicros: all, heldMicros: spent - taken, spentMicros: -spent }
+  return (await closingOf(db, accountId, null)).balance
 }
 
-async function availableMicros(tx: Transaction, accountId: string): Promise<bigint> {
-  const [{ all }] = await tx
-    .select({ all: sql<string>`coalesce(sum(${ledgerEntries.amountMicros}), 0)` })
-    .from(ledgerEntries)
-    .where(eq(ledgerEntries.accountId, accountId))
-  return BigInt(all)
+/** The sums up to the entry `throughId`, or to the last one: the latest closing before it, and what came after that. */
+export async function closingOf(
+  db: Drizzle | Transaction,
+  accountId: string,
+  throughId: bigint | null,
+): Promise<{ readonly balance: Balance; readonly throughId: bigint; readonly newEntries: number }> {
+  const end = throughId ?? lastBigint
+  const { rows } = await db.execute<Record<'balance' | 'held' | 'spent' | 'through' | 'entries', string>>(sql`
+    with closed as (
+      select * from ${ledgerClosings}
+      where ${ledgerClosings.accountId} = ${accountId} and ${ledgerClosings.throughId} <= ${end}
+      order by ${ledgerClosings.throughId} desc limit 1
+    )
+    select
+      (coalesce((select balance_micros from closed), 0) + coalesce(sum(amount_micros), 0))::text as balance,
+      (coalesce((select held_micros from closed), 0) + coalesce(sum(held_micros), 0))::text as held,
+      (coalesce((select spent_micros from closed), 0) + coalesce(sum(spent_micros), 0))::text as spent,
+      coalesce(max(id), (select through_id from closed), 0)::text as through,
+      count(*)::text as entries
+    from ${ledgerEntries}
+    where ${ledgerEntries.accountId} = ${accountId}
+      and ${ledgerEntries.id} > coalesce((select through_id from closed), 0) and ${ledgerEntries.id} <= ${end}`)
+  const [{ balance, held, spent, through, entries }] = rows
+  return {
+    balance: { balanceMicros: BigInt(balance), heldMicros: BigInt(held), spentMicros: BigInt(spent) },
+    throughId: BigInt(through),
+    newEntries: Number(entries),
+  }
 }
+
+/** PostgreSQL's largest bigint. */
+const lastBigint = 2n ** 63n - 1n
 
 /** $1000000 */
 const largestCredit = 1_000_000_000_000n
@@ -125,7 +144,7 @@ async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'rele
     .select({
       type: ledgerEntries.type,
       accountId: ledgerEntries.accountId,
-      amountMicros: ledgerEntries.amountMicros,
+      heldMicros: ledgerEntries.heldMicros,
     })
     .from(ledgerEntries)
     .where(
@@ -144,7 +163,9 @@ async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'rele
     .values({
       accountId: held.accountId,
       type,
-      amountMicros: type === 'capture' ? 0n : -held.amountMicros,
+      amountMicros: type === 'capture' ? 0n : held.heldMicros,
+      heldMicros: -held.heldMicros,
+      spentMicros: type === 'capture' ? held.heldMicros : 0n,
       subjectKind: subject.subjectKind,
       subjectId: subject.subjectId,
     })
@@ -154,9 +175,12 @@ async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'rele
   if (added.length === 0) throw broken(subject, `a ${type} beside another end`)
 }
 
-/** Lock an account's row until the transaction ends. Throws `not_found`. */
+/**
+ * Lock an account's row until the transaction ends, against others who lock it so; rows that refer to it can still be added.
+ * Throws `not_found`.
+ */
 export async function lockAccount(tx: Transaction, accountId: string): Promise<typeof accounts.$inferSelect> {
-  const [account] = await tx.select().from(accounts).where(eq(accounts.id, accountId)).for('update')
+  const [account] = await tx.select().from(accounts).where(eq(accounts.id, accountId)).for('no key update')
   if (!account) throw new AppError('not_found', `account: there is none with the id "${accountId}"`)
   return account
 }

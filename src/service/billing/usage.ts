@@ -1,6 +1,5 @@
-// What an account has used: counts and sums over captured holds.
+// What an account has used: counts and sums over what was captured.
 import { and, eq, gte, lt, sql } from 'drizzle-orm'
-import { alias } from 'drizzle-orm/pg-core'
 import type { Drizzle } from '../db/database.ts'
 import { jobs, ledgerEntries } from '../db/schema.ts'
 import { balanceOf } from './ledger.ts'
@@ -22,21 +21,12 @@ export async function usage(
   from: Date | null = null,
   to: Date | null = null,
 ): Promise<Usage> {
-  const held = alias(ledgerEntries, 'held')
   const [sums] = await db
     .select({
       images: sql<number>`coalesce(sum(${jobs.images}), 0)::int`,
-      spent: sql<string>`coalesce(-sum(${held.amountMicros}), 0)`,
+      spent: sql<string>`coalesce(sum(${ledgerEntries.spentMicros}), 0)`,
     })
     .from(ledgerEntries)
-    .innerJoin(
-      held,
-      and(
-        eq(held.subjectKind, ledgerEntries.subjectKind),
-        eq(held.subjectId, ledgerEntries.subjectId),
-        eq(held.type, 'hold'),
-      ),
-    )
     .leftJoin(jobs, and(eq(ledgerEntries.subjectKind, 'job'), eq(jobs.id, ledgerEntries.subjectId)))
     .where(
       and(

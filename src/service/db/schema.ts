@@ -69,8 +69,9 @@ export const requestCounts = pgTable(
 )
 
 /**
- * What was promised, taken and given, never changed: hold (negative) on acceptance, then either capture (zero, the hold
- * becomes final) or release (the hold back); credit adds. The balance is the sum of the amounts.
+ * What was promised, taken and given, never changed. Each entry moves money between what an account can spend, what is held
+ * for jobs that have not ended, and what is spent: credit adds to the balance; hold moves from balance to held; capture
+ * from held to spent; release from held back to the balance. All three are sums over the entries.
  */
 export const ledgerEntries = pgTable(
   'ledger_entries',
@@ -82,6 +83,8 @@ export const ledgerEntries = pgTable(
     type: text('type', { enum: ['credit', 'hold', 'capture', 'release'] }).notNull(),
     /** Micro-dollars, signed as they count into the balance. */
     amountMicros: micros('amount_micros').notNull(),
+    heldMicros: micros('held_micros').notNull(),
+    spentMicros: micros('spent_micros').notNull(),
     /** What the entry is about: ('job', req_…), later ('tune', …), ('storage', …); for credit the operator's reference. */
     subjectKind: text('subject_kind').notNull(),
     subjectId: text('subject_id').notNull(),
@@ -93,18 +96,35 @@ export const ledgerEntries = pgTable(
     uniqueIndex('ledger_settled_once')
       .on(table.subjectKind, table.subjectId)
       .where(sql`${table.type} in ('capture', 'release')`),
-    index('ledger_account').on(table.accountId, table.createdAt),
+    index('ledger_account').on(table.accountId, table.id),
+    index('ledger_time').on(table.accountId, table.createdAt),
     check(
-      'ledger_amount_sign',
+      'ledger_movement',
       sql`case ${table.type}
-        when 'credit' then ${table.amountMicros} > 0
-        when 'hold' then ${table.amountMicros} <= 0
-        when 'capture' then ${table.amountMicros} = 0
-        when 'release' then ${table.amountMicros} >= 0
+        when 'credit' then ${table.amountMicros} > 0 and ${table.heldMicros} = 0 and ${table.spentMicros} = 0
+        when 'hold' then ${table.amountMicros} <= 0 and ${table.heldMicros} = -${table.amountMicros} and ${table.spentMicros} = 0
+        when 'capture' then ${table.amountMicros} = 0 and ${table.spentMicros} >= 0 and ${table.heldMicros} = -${table.spentMicros}
+        when 'release' then ${table.amountMicros} >= 0 and ${table.heldMicros} = -${table.amountMicros} and ${table.spentMicros} = 0
         else false
       end`,
     ),
   ],
+)
+
+/** Sums of an account's entries up to one of them, so that a balance need not go back to the first. */
+export const ledgerClosings = pgTable(
+  'ledger_closings',
+  {
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    /** The last entry that is in the sums. */
+    throughId: bigint('through_id', { mode: 'bigint' }).notNull(),
+    balanceMicros: micros('balance_micros').notNull(),
+    heldMicros: micros('held_micros').notNull(),
+    spentMicros: micros('spent_micros').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.accountId, table.throughId] })],
 )
 
 /** States of a job, in the order in which they can follow each other. */
