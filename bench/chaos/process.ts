@@ -32,6 +32,10 @@ export class ServiceProcess {
     })
     this.#child = child
     this.#output = ''
+    // Whoever ends this process ends what it started.
+    const kill = (): void => void child.kill('SIGKILL')
+    process.once('exit', kill)
+    child.once('exit', () => process.removeListener('exit', kill))
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding('utf8').on('data', (text: string) => {
         this.#output = (this.#output + text).slice(-keptOutput)

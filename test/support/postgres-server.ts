@@ -21,6 +21,9 @@ export type PostgresServer = AsyncDisposable & {
 
 const run = promisify(execFile)
 
+// vitest ends its processes by a signal, which by itself runs no exit handlers: servers would be left behind.
+for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => process.exit(1))
+
 /** Start a server; it is ended and removed on disposal, or when this process ends. */
 export async function startPostgres(): Promise<PostgresServer> {
   const programs = findPrograms()
