@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import type { PipelineStart } from '#diffusion/start.ts'
 import type { GrayPixels, Pixels } from '#image/codec.ts'
 import { decodeMask, decodePicture } from '#image/decode-picture.ts'
+import { matchEdgeTone } from '#image/edge-tone.ts'
 import { cropAndResize, cropAndResizeMask, cropRegion } from '#image/mask-crop.ts'
 import { matchTone } from '#image/match-tone.ts'
 import { prepareOutpaint } from '#image/outpaint.ts'
@@ -72,12 +73,20 @@ export async function openTaskPictures(task: GenerateTask, files: TaskFiles, fac
   if (start.fullResPadding === null)
     return {
       ...inpaint(original, mask),
-      finish: (painted) => pasteInpainted({ original, painted, mask, cell: factor }),
+      finish: (painted) => {
+        const toned = matchEdgeTone(painted, original, mask, factor)
+        return pasteInpainted({ original, painted: toned, mask, cell: factor })
+      },
     }
   const region = cropRegion(mask, width, height, start.fullResPadding)
+  const detail = cropAndResize(original, region, width, height)
+  const detailMask = cropAndResizeMask(mask, region, width, height)
   return {
-    ...inpaint(cropAndResize(original, region, width, height), cropAndResizeMask(mask, region, width, height)),
-    finish: (painted) => pasteInpainted({ original, painted, mask, region, cell: factor }),
+    ...inpaint(detail, detailMask),
+    finish: (painted) => {
+      const toned = matchEdgeTone(painted, detail, detailMask, factor)
+      return pasteInpainted({ original, painted: toned, mask, region, cell: factor })
+    },
   }
 }
 
