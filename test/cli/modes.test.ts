@@ -5,7 +5,16 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { stylePresets } from '#diffusion/style-presets.ts'
 import { readPngText } from '#image/codec.ts'
 import { rgbOf, saveMask, saveScene } from '../support/picture-files.ts'
-import { leftovers, makePlace, removePlace, sepia, type Outcome, type Place } from '../support/sepia-command.ts'
+import {
+  leftovers,
+  makePlace,
+  removePlace,
+  sepia,
+  startSepia,
+  type Outcome,
+  type Place,
+} from '../support/sepia-command.ts'
+import { timeUntil } from '../worker/fixture-task.ts'
 
 const golden = path.resolve(import.meta.dirname, '../golden')
 const tinyModel = path.join(golden, 'models/tiny-a')
@@ -98,6 +107,18 @@ describe('outpainting', () => {
       expect(row.equals(original.subarray(3 * (y * 64 + 24), 3 * (y * 64 + 40)))).toBe(true)
     }
   })
+})
+
+it.each(['SIGINT', 'SIGTERM'] as const)('%s in the middle of an outpainting leaves nothing', async (signal) => {
+  const model = path.resolve(golden, '../../models/pocket')
+  const options = ['--init-image', 'a.png', '--outpaint', '64,64,64,64', '--steps', '200', '--verbose', '-o', 'b.png']
+  const started = startSepia(place, ['generate', 'a red apple', '-m', model, ...options])
+  await timeUntil(() => started.stderr().includes('step 1/'), 60_000)
+  started.child.kill(signal)
+  const { code } = await started.ended
+  expect(code).toBe({ SIGINT: 130, SIGTERM: 143 }[signal])
+  expect(readdirSync(place.folder)).toEqual(['a.png'])
+  expect(leftovers(place, started.child.pid)).toEqual([])
 })
 
 describe('a refiner', () => {
