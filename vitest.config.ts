@@ -7,5 +7,7 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // What is polled for may have to wait for processes that start.
+    expect: { poll: { timeout: 30_000 } },
   },
 })

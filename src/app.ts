@@ -109,6 +109,8 @@ type Ending = {
 
 /** How long answers that are under way may take once everything else has ended. */
 const lastAnswersMs = 5_000
+/** How long when there is no time: enough to write what those who still wait are told. */
+const lastWordsMs = 200
 
 /**
  * Open what every process of the service shares; `resources` ends it. Throws what is wrong with the database, the bucket, the
@@ -227,6 +229,7 @@ async function endServer(server: HttpServer, runner: JobRunner | null, ending: E
   stopped.abort()
   const closed = server.close()
   await within(closed, lastAnswersMs, urgent)
+  await within(closed, lastWordsMs, undefined)
   server.server.closeAllConnections()
   await closed
 }

@@ -1,6 +1,6 @@
 // `sepia serve`: the service until it is told to end.
 import { once } from 'node:events'
-import { createApp, type App, type AppConfig } from '../app.ts'
+import type { App, AppConfig } from '../app.ts'
 import type { Config } from '../config.ts'
 import { resolveServe, type ServeOptions } from './service-options.ts'
 import type { Terminal } from './terminal.ts'
@@ -9,6 +9,8 @@ import type { Terminal } from './terminal.ts'
 export async function serve(options: ServeOptions, config: Config, terminal: Terminal): Promise<void> {
   const resolved = resolveServe(options, config)
   const { signal, urgent, engineEntry } = terminal
+  // Loaded now, so that a wrong option is refused without it.
+  const { createApp } = await import('../app.ts')
   await using app = await createApp(resolved, { signal, urgent, engineEntry })
   terminal.stdout.write(greeting(app, resolved))
   if (!signal.aborted) await once(signal, 'abort')

@@ -27,6 +27,8 @@ export type StartOptions = {
   readonly node?: string
   /** A command that ends with running its arguments, such as a shell that sets a limit first. */
   readonly wrapper?: readonly string[]
+  /** Variables beside those that every command gets. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 /** A new place below `parent`, or in the temporary folder; whoever makes it removes it. */
@@ -49,7 +51,7 @@ export function removePlace({ folder }: Place): void {
 
 /** Start the command as a shell does: as the leader of a process group. */
 export function startSepia(place: Place, argv: readonly string[], options: StartOptions = {}): Started {
-  const { node = process.execPath, wrapper = [] } = options
+  const { node = process.execPath, wrapper = [], env = {} } = options
   const [program, ...rest] = [...wrapper, node, bin, ...argv]
   const child = spawn(program, rest, {
     cwd: place.folder,
@@ -61,6 +63,7 @@ export function startSepia(place: Place, argv: readonly string[], options: Start
       HOME: place.temporary,
       // Two thirds of the time of a command that is refused at once go into compiling it.
       NODE_COMPILE_CACHE: compiled,
+      ...env,
     },
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
