@@ -12,7 +12,8 @@ export type JobMetrics = {
   /** A job began to run `waitMs` after it was accepted. */
   jobStarted(waitMs: number): void
   pictureMade(task: GenerateTask, timings: Timings): void
-  jobEnded(sampler: string | null, state: JobState): void
+  /** A job ended `runMs` after its first start; null: it never ran. */
+  jobEnded(sampler: string | null, state: JobState, runMs: number | null): void
   engineRestarted(reason: RestartReason): void
 }
 
@@ -52,6 +53,13 @@ export function createMetrics(db: Drizzle): Metrics {
     buckets: pictureBuckets,
     registers,
   })
+  const run = new Histogram({
+    name: 'sepia_job_seconds',
+    help: 'Time from the first start of a job to its end.',
+    labelNames: ['sampler', 'outcome'],
+    buckets: pictureBuckets,
+    registers,
+  })
   const ended = new Counter({
     name: 'sepia_jobs_ended_total',
     help: 'Jobs that ended in this process.',
@@ -73,7 +81,11 @@ export function createMetrics(db: Drizzle): Metrics {
       for (const ms of stepMs) step.observe({ sampler }, ms / 1000)
       for (const _ of seeds) picture.observe({ sampler }, totalMs / seeds.length / 1000)
     },
-    jobEnded: (sampler, outcome) => ended.inc({ sampler: sampler ?? 'unknown', outcome }),
+    jobEnded(sampler, outcome, runMs) {
+      const labels = { sampler: sampler ?? 'unknown', outcome }
+      ended.inc(labels)
+      if (runMs !== null) run.observe(labels, runMs / 1000)
+    },
     engineRestarted: (reason) => restarts.inc({ reason }),
     scrape: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
   }

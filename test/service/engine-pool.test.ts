@@ -145,6 +145,11 @@ describe('a deployment', () => {
     await expect(inspectDeployment(settings, { model: tinyA, refiner: tinyA })).rejects.toMatchObject({
       code: 'wrong_architecture',
     })
+    const cuda = { ...settings, device: 'cuda' } as const
+    await expect(inspectDeployment(cuda, { model: tinyA, refiner: null })).rejects.toMatchObject({
+      code: 'device_unavailable',
+      message: expect.stringMatching(/^device cuda: ./) as string,
+    })
     const entry = fixtureEngine
     await expect(inspectDeployment(settings, { model: 'x', refiner: null }, { entry })).rejects.toMatchObject({
       code: 'bad_file',

@@ -122,6 +122,7 @@ describe.each(databaseKinds)('jobs on %s', (kind) => {
     expect(contentType).toContain('text/plain')
     expect(before.text).not.toContain('sampler="K_EULER"')
     expect(text).toContain('sepia_jobs_ended_total{sampler="K_EULER",outcome="succeeded"} 1')
+    expect(text).toContain('sepia_job_seconds_count{sampler="K_EULER",outcome="succeeded"} 1')
     expect(text).toContain('sepia_step_seconds_count{sampler="K_EULER"} 2')
     expect(text).toMatch(/^sepia_ledger_micros\{kind="spent"\} [1-9]/m)
     expect(text).toMatch(/^sepia_job_wait_seconds_count [1-9]/m)

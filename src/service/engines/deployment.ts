@@ -18,7 +18,7 @@ export type Deployment = {
 export type QueueModels = { readonly checkpoint: string; readonly refiner: string | null }
 
 /**
- * Open and hash the models in an engine process, once. Throws `model_not_found`, `bad_file`, `wrong_architecture`,
+ * Open and hash the models in an engine process, once. Throws `device_unavailable`, `model_not_found`, `bad_file`, `wrong_architecture`,
  * `missing_tensors`, and what starting an engine throws.
  */
 export async function inspectDeployment(
@@ -27,6 +27,7 @@ export async function inspectDeployment(
   options: StartOptions = {},
 ): Promise<Deployment> {
   await using engine = await EngineProcess.start(settings, options)
+  if (settings.device !== 'cpu') await requireDevice(engine, settings.device)
   const inspect = async (path: string, isRefiner: boolean): Promise<ServedModel> => {
     const { modelHash, report, unusable } = await engine.inspect(path, { signal: options.signal })
     if (unusable) throw new AppError(unusable.code, unusable.message)
@@ -40,6 +41,14 @@ export async function inspectDeployment(
   const model = await inspect(paths.model, false)
   const refiner = paths.refiner === null ? null : await inspect(paths.refiner, true)
   return { precision: settings.precision, model, refiner }
+}
+
+/** A worker that cannot compute takes no jobs: it does not start. */
+async function requireDevice(engine: EngineProcess, device: EngineSettings['device']): Promise<void> {
+  const { providers } = await engine.probe()
+  const found = providers.find((provider) => provider.device === device)
+  if (!found?.loads)
+    throw new AppError('device_unavailable', `device ${device}: ${found?.reason ?? 'is not part of this onnxruntime'}`)
 }
 
 /** The queue that a task belongs into. */

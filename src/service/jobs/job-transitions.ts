@@ -189,12 +189,15 @@ export function ledgerSubject(jobId: string): { readonly subjectKind: 'job'; rea
 
 /** The log line of a transition that was committed, and its count. */
 export function logTransition(
-  { log, metrics }: Pick<JobStore, 'log' | 'metrics'>,
-  job: Pick<JobRow, 'id' | 'accountId' | 'attempt' | 'task'>,
+  { log, metrics, now }: Pick<JobStore, 'log' | 'metrics' | 'now'>,
+  job: Pick<JobRow, 'id' | 'accountId' | 'attempt' | 'startedAt' | 'task'>,
   state: JobState,
   details: Readonly<Record<string, unknown>> = {},
 ): void {
-  if (finalStates.includes(state)) metrics.jobEnded(job.task?.sampler ?? null, state)
+  if (finalStates.includes(state)) {
+    const runMs = job.startedAt && now().getTime() - job.startedAt.getTime()
+    metrics.jobEnded(job.task?.sampler ?? null, state, runMs)
+  }
   log.info({ job: job.id, account: job.accountId, attempt: job.attempt, state, ...details }, `job ${state}`)
 }
 
