@@ -67,11 +67,13 @@ export async function startPostgres(): Promise<PostgresServer> {
         await ended
       }
     }
-    process.once('exit', () => {
+    const endAll = (): void => {
       if (child.exitCode === null && child.signalCode === null && child.pid !== undefined)
         process.kill(-child.pid, 'SIGKILL')
       rmSync(folder, { recursive: true, force: true })
-    })
+    }
+    process.once('exit', endAll)
+    void ended.finally(() => process.removeListener('exit', endAll))
     return { kill }
   }
   let running = await start()
