@@ -76,8 +76,8 @@ async function inpaint(engine: EngineProcess, name: string): Promise<void> {
     {
       original: { prompt: 'a yellow balloon on a pink background', seed: 4 },
       mask: shape('<rect x="40" y="40" width="290" height="290" rx="60" fill="#fff"/>'),
-      prompt: 'a red apple on a pink background',
-      seed: 1,
+      prompt: 'a yellow balloon on a pink background',
+      seed: 3,
       strength: 1,
       fullResPadding: 32,
       label: '--mask --full-res',
@@ -127,7 +127,7 @@ async function outpaint(engine: EngineProcess, name: string): Promise<void> {
       .png()
       .toBuffer()
     const start = { mode: 'outpaint', image: await stored(image), mask: await stored(mask), strength: 0.8 } as const
-    const picture = await paint(engine, { ...order, seed: 5, width, height, start })
+    const picture = await paint(engine, { ...order, seed: 3, width, height, start })
     cells.push({ label: `--outpaint ${Object.values(sides).join(',')}`, picture })
   }
   await saveSheet(name, cells, { columns: 3, width: 352, height: 352 })
