@@ -129,7 +129,7 @@ export class EngineProcess implements AsyncDisposable {
 
   /** Resolves when the process has ended, however that was. */
   get ended(): Promise<void> {
-    return this.#childEnds.promise.then(() => {})
+    return this.#childEnds.promise.then(() => undefined)
   }
 
   /** Make the pictures of `task`; they arrive through `hooks.onImage` in order. Rejects with the task's AppError. */
