@@ -61,7 +61,15 @@ describe('sepia generate', () => {
       images: [{ path: at('a.png'), seed: 1, width: 512, height: 1024 }],
       modelHash: 'ab'.repeat(32),
       refinerHash: null,
-      timings: { loadMs: 1, encodePromptMs: 1, encodeStartMs: 0, stepMs: [1, 1], decodeMs: 1, encodeImageMs: 1, totalMs: 6 },
+      timings: {
+        loadMs: 1,
+        encodePromptMs: 1,
+        encodeStartMs: 0,
+        stepMs: [1, 1],
+        decodeMs: 1,
+        encodeImageMs: 1,
+        totalMs: 6,
+      },
       warnings: [],
     })
   })
