@@ -125,6 +125,11 @@ describe('what is refused', () => {
     [{ steps: '1.5' }, 'body.steps: steps must be a whole number from 1 to 200, got 1.5'],
     [{ steps: true }, 'body.steps: steps must be a whole number from 1 to 200, got true'],
     [{ steps: '0x10' }, 'body.steps: steps must be a whole number from 1 to 200, got "0x10"'],
+    [
+      { steps: `${'1'.repeat(1_000_000)}x` },
+      'body.steps: steps must be a whole number from 1 to 200, got a text of 1000001 characters',
+    ],
+    [{ use_refiner: `true${' '.repeat(100)}` }, expect.stringContaining('got a text of 104 characters')],
     [{ steps: '' }, 'body.steps: steps must be a whole number from 1 to 200, got ""'],
     [{ steps: [20] }, 'body.steps: steps must be a whole number from 1 to 200, got a list'],
     [{ cfg_scale: 0 }, 'body.cfg_scale: cfg_scale must be a number above 0 and up to 50, got 0'],

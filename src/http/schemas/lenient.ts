@@ -2,8 +2,11 @@
 // a data: prefix. Nothing else is forgiven, and each refusal says what the field takes and what it got.
 import { z } from 'zod'
 
-/** Text that writes a number, with nothing but spaces round it. */
+/** Text that writes a number, with nothing but spaces round it; it takes a time that grows with the text's square. */
 const numeric = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i
+
+/** Longer text is neither a number nor a boolean. */
+const longestWord = 40
 
 const booleanWords: Readonly<Record<string, boolean>> = {
   ...Object.fromEntries(['true', '1', 'yes', 'on', 't', 'y'].map((word) => [word, true])),
@@ -85,11 +88,12 @@ export function optional<Schema extends z.ZodType>(schema: Schema) {
 }
 
 function numberFromText(value: unknown): unknown {
-  return typeof value === 'string' && numeric.test(value) ? Number(value) : value
+  return typeof value === 'string' && value.length <= longestWord && numeric.test(value) ? Number(value) : value
 }
 
 function booleanFromText(value: unknown): unknown {
   if (value === 1) return true
   if (value === 0) return false
-  return typeof value === 'string' ? (booleanWords[value.trim().toLowerCase()] ?? value) : value
+  if (typeof value !== 'string' || value.length > longestWord) return value
+  return booleanWords[value.trim().toLowerCase()] ?? value
 }
