@@ -1,4 +1,4 @@
-import type { Tensor } from '#tensor/tensor.ts'
+import { zeros, type Tensor } from '#tensor/tensor.ts'
 import type { Session } from '../backend.ts'
 import { timeProjection } from '../models/time-embedding.ts'
 import { unetGraph } from '../models/unet.ts'
@@ -27,11 +27,14 @@ export class UNet implements AsyncDisposable {
   readonly config: UNetConfig
   readonly batch: number
   readonly #session: Session
+  /** The input that tells the time, filled anew for each evaluation. */
+  readonly #timeProj: Tensor
 
   private constructor(config: UNetConfig, batch: number, session: Session) {
     this.config = config
     this.batch = batch
     this.#session = session
+    this.#timeProj = zeros([batch, config.timeProjDim])
   }
 
   static async load(source: NetworkSource<UNetConfig>, options: UNetOptions): Promise<UNet> {
@@ -55,7 +58,7 @@ export class UNet implements AsyncDisposable {
   async predict(sample: Tensor, timestep: number, conditioning: UNetConditioning): Promise<Tensor> {
     const outputs = await this.#session.run({
       sample,
-      time_proj: timeProjection(this.config, timestep, this.batch),
+      time_proj: timeProjection(this.config, timestep, this.batch, this.#timeProj),
       encoder_hidden_states: conditioning.promptEmbeds,
       add_embeds: conditioning.addEmbeds,
     })
