@@ -2,7 +2,7 @@ import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { checkFinite } from './check-finite.ts'
 import { guidedNoise, type Guidance } from './guidance.ts'
 import type { KeptArea, PreparedLatents } from './prepare-latents.ts'
-import type { PreviewMaker } from './preview.ts'
+import type { CleanGuess } from './preview.ts'
 import type { Scheduler } from './schedulers/scheduler.ts'
 import type { Stage } from './stages.ts'
 
@@ -19,16 +19,16 @@ export type DenoiseInput = {
   readonly kept: KeptArea | null
   /** What an inpainting UNet sees behind the latents. */
   readonly maskChannels: PreparedLatents['maskChannels']
-  /** Makes an approximate picture after each evaluation. */
-  readonly preview: PreviewMaker | null
+  /** Tells after each evaluation where the run is going. */
+  readonly guess: CleanGuess | null
 }
 
-/** Evaluations done, and what the picture looks like so far, where asked for. */
-export type DenoiseProgress = { readonly step: number; readonly preview: Tensor | null }
+/** Evaluations done, and what the clean latents may be, where asked for; the next step overwrites them. */
+export type DenoiseProgress = { readonly step: number; readonly clean: Tensor | null }
 
 /** Denoise latents in place over one stage, yielding after every evaluation of the network. */
 export async function* denoise(input: DenoiseInput): AsyncGenerator<DenoiseProgress, void> {
-  const { guidance, scheduler, stage, latents, noise, kept, maskChannels, preview } = input
+  const { guidance, scheduler, stage, latents, noise, kept, maskChannels, guess } = input
   // The buffers of the whole run: a step makes no arrays of its own.
   const modelInput = modelInputFor(latents, maskChannels)
   const sample = modelInput.data.subarray(0, latents.data.length)
@@ -37,10 +37,10 @@ export async function* denoise(input: DenoiseInput): AsyncGenerator<DenoiseProgr
     scheduler.scaleModelInput(latents.data, index, sample)
     const noisePred = await guidedNoise(guidance, modelInput, scheduler.timesteps[index])
     checkFinite(noisePred, `the UNet's prediction at step ${index + 1} of ${scheduler.timesteps.length}`)
-    const shown = preview?.(sample, noisePred.data, index, kept) ?? null
+    const clean = guess?.(sample, noisePred.data, index, kept) ?? null
     scheduler.step(noisePred.data, index, latents.data, noise)
     if (kept) restoreKept(latents.data, kept, scheduler, index + 1, noised!)
-    yield { step: index + 1 - stage.begin, preview: shown }
+    yield { step: index + 1 - stage.begin, clean }
   }
   checkFinite(latents, 'the denoised latents')
 }

@@ -6,7 +6,6 @@ import type { UNet, UNetOptions } from '#engine/networks/unet.ts'
 import type { VaeDecoder, VaeDecoderOptions } from '#engine/networks/vae-decoder.ts'
 import type { VaeEncoder, VaeEncoderOptions } from '#engine/networks/vae-encoder.ts'
 import type { CheckpointKind, SchedulerConfig } from '#engine/weights/checkpoint.ts'
-import type { PreviewProjection } from './preview.ts'
 import type { ClipTokenizer } from './prompt/tokenizer.ts'
 
 /** What denoising needs to know of a model before any network is loaded: a base, an inpainting model or a refiner. */
@@ -48,6 +47,4 @@ export type Networks = DenoiserNetworks & {
   encodeEdgeLimit(size: VaeEncoderOptions): Promise<number | null>
   /** The longest edge in latents that can be decoded at once with the memory there is; null: the whole picture can. */
   decodeEdgeLimit(size: VaeDecoderOptions): Promise<number | null>
-  /** The projection of the VAE's latents to colours, made by `fit` when it is needed for the first time. */
-  previewProjection(fit: () => Promise<PreviewProjection>): Promise<PreviewProjection>
 }

@@ -16,7 +16,7 @@ import {
   type PreparedLatents,
   type PreparePlan,
 } from './prepare-latents.ts'
-import { fitPreview, previewMaker, type PreviewProjection } from './preview.ts'
+import { cleanGuess } from './preview.ts'
 import type { SamplerName } from './samplers.ts'
 import { createScheduler } from './schedulers/create-scheduler.ts'
 import { evaluationsOf, planStages, type Stage, type Stages } from './stages.ts'
@@ -40,7 +40,7 @@ export type PipelineInput = PipelineOrder & {
   readonly start: PipelineStart
   /** One a picture. */
   readonly seeds: readonly number[]
-  /** Whether each evaluation of the network is followed by an approximate picture. */
+  /** Whether each evaluation of the network tells what the clean latents may be. */
   readonly previews: boolean
 }
 
@@ -55,8 +55,8 @@ export type PipelineEvent =
       /** Evaluations of the network that are done, of base model and refiner together. */
       readonly step: number
       readonly of: number
-      /** (3, h, w), about −1..1; null where previews are off or nothing is computed yet. */
-      readonly preview: Tensor | null
+      /** (1, C, h, w), scaled, valid until the next event; null where previews are off or nothing is computed yet. */
+      readonly clean: Tensor | null
     }
   | { readonly phase: 'decode'; readonly image: number }
   /** (1, 3, H, W), about −1..1 */
@@ -117,9 +117,6 @@ export async function* generate(
     done: evaluationsOf(stages.base),
     prompts: await encodePrompts(model.refiner!, networks.refiner!, input, useGuidance),
   }
-  const projection = input.previews
-    ? await networks.previewProjection(() => fitPreview(networks, model.vaeConfig))
-    : null
 
   // 2. the picture to start from
   const plan = preparePlan(model, stages, input.strength)
@@ -127,7 +124,7 @@ export async function* generate(
   const start = await encodeStart(networks, model.vaeConfig, input.start, plan)
 
   // 3. each picture: its first latents, then what the base model does of it
-  const order = { ...input, latentSize, of: evaluationsOf(stages.base) + evaluationsOf(stages.refiner), projection }
+  const order = { ...input, latentSize, of: evaluationsOf(stages.base) + evaluationsOf(stages.refiner) }
   const waiting: Run[] = []
   for (const [image, seed] of seeds.entries()) {
     const run = beginRun(model, order, start, plan, base ?? refiner!, image, seed)
@@ -145,11 +142,10 @@ export async function* generate(
 }
 
 /** An order with what follows from it. */
-type Planned = PipelineOrder & {
+type Planned = PipelineInput & {
   readonly latentSize: { readonly height: number; readonly width: number }
   /** Evaluations of the network for one picture. */
   readonly of: number
-  readonly projection: PreviewProjection | null
 }
 
 function preparePlan(model: PipelineModel, { base, refiner }: Stages, strength: number): PreparePlan {
@@ -174,11 +170,11 @@ function beginRun(
 }
 
 async function* denoiseStage(
-  { guidanceScale, height, latentSize, numInferenceSteps, of, projection, sampler, width }: Planned,
+  { guidanceScale, height, latentSize, numInferenceSteps, of, previews, sampler, width }: Planned,
   { model, networks, prompts, stage, done }: Denoiser,
   { image, kept, latents, maskChannels, noise }: Run,
 ): AsyncGenerator<PipelineEvent, void> {
-  yield { phase: 'denoise', image, step: done, of, preview: null }
+  yield { phase: 'denoise', image, step: done, of, clean: null }
   const batch = prompts.negative ? networks.guidanceBatch : 1
   const unet = await networks.unet({ batch, ...latentSize, textLength: prompts.positive.promptEmbeds.shape[1] })
   const guidance = prepareGuidance(unet, prompts, timeIdsOf(model.kind, height, width), guidanceScale)
@@ -192,9 +188,9 @@ async function* denoiseStage(
     noise,
     kept: seesMask ? null : kept,
     maskChannels: seesMask ? maskChannels : null,
-    preview: projection && previewMaker(projection, newRun(), model.scheduler.predictionType, latents.shape),
+    guess: previews ? cleanGuess(newRun(), model.scheduler.predictionType, latents.shape) : null,
   })
-  for await (const { step, preview } of steps) yield { phase: 'denoise', image, step: done + step, of, preview }
+  for await (const { step, clean } of steps) yield { phase: 'denoise', image, step: done + step, of, clean }
 }
 
 async function* finish(

@@ -19,8 +19,8 @@ export type PreviewProjection = {
   readonly rows: readonly Float64Array[]
 }
 
-/** Makes the picture (3, H, W) in about −1..1 that a model's input and output at an evaluation point at. */
-export type PreviewMaker = (
+/** Tells what clean latents (1, C, h, w) a model's input and output at an evaluation point at; each call overwrites the last. */
+export type CleanGuess = (
   modelInput: Float32Array,
   modelOutput: Float32Array,
   index: number,
@@ -72,32 +72,28 @@ export function projectLatents({ patch, rows }: PreviewProjection, latents: Tens
   const [outHeight, outWidth] = [Math.ceil((height * patch) / stride), Math.ceil((width * patch) / stride)]
   const image = zeros([3, outHeight, outWidth])
   const plane = height * width
-  for (let y = 0; y < outHeight; y++) {
-    for (let x = 0; x < outWidth; x++) {
-      const [fineY, fineX] = [y * stride, x * stride]
-      const at = Math.floor(fineY / patch) * width + Math.floor(fineX / patch)
-      const place = (fineY % patch) * patch + (fineX % patch)
-      for (let channel = 0; channel < 3; channel++) {
-        const row = rows[channel * patch * patch + place]
+  for (let channel = 0; channel < 3; channel++) {
+    for (let y = 0; y < outHeight; y++) {
+      const [latentRow, placeRow] = [Math.floor((y * stride) / patch), (y * stride) % patch]
+      const to = (channel * outHeight + y) * outWidth
+      for (let x = 0; x < outWidth; x++) {
+        const at = latentRow * width + Math.floor((x * stride) / patch)
+        const row = rows[(channel * patch + placeRow) * patch + ((x * stride) % patch)]
         let value = row[channels]
         for (let c = 0; c < channels; c++) value += row[c] * latents.data[c * plane + at]
-        image.data[(channel * outHeight + y) * outWidth + x] = value
+        image.data[to + x] = value
       }
     }
   }
   return image
 }
 
-/**
- * A maker for one run: what the model's output says about the clean latents, projected. `scheduler` is a run of its own,
- * of which only noise levels are read; `shape` is the latents', (1, C, h, w).
- */
-export function previewMaker(
-  projection: PreviewProjection,
+/** A guess for one run. `scheduler` is a run of its own, of which only noise levels are read; `shape` is the latents'. */
+export function cleanGuess(
   scheduler: Scheduler,
   predictionType: SchedulerConfig['predictionType'],
   shape: readonly number[],
-): PreviewMaker {
+): CleanGuess {
   const clean = zeros(shape)
   return (modelInput, modelOutput, index, kept) => {
     // The model's input is signal · clean + spread · noise, with squares that sum to 1, for every family of samplers.
@@ -111,7 +107,7 @@ export function previewMaker(
       else data[i] = output
     }
     if (kept) for (let i = 0; i < data.length; i++) if (kept.mask[i % kept.mask.length] === 0) data[i] = kept.picture[i]
-    return projectLatents(projection, clean)
+    return clean
   }
 }
 

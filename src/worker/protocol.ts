@@ -107,7 +107,10 @@ export type Progress =
        */
       readonly step: number
       readonly of: number
-      /** A small JPEG of what the latents look like, where the task asked for previews. */
+      /**
+       * A small JPEG of what the latents look like, where the task asked for previews; some steps of a quick model go
+       * without, so that previews take at most a fiftieth of the time.
+       */
       readonly preview?: Uint8Array
     }
   | { readonly phase: 'decode'; readonly image: number }

@@ -1,5 +1,6 @@
 // One task in an engine process: from a resolved order to encoded pictures.
 import { checkOrder, generate, type PipelineEvent, type PipelineOrder } from '#diffusion/pipeline.ts'
+import { fitPreview } from '#diffusion/preview.ts'
 import { vaeScaleFactor } from '#engine/models/vae-config.ts'
 import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#image/codec.ts'
 import type { Tensor } from '#tensor/tensor.ts'
@@ -8,6 +9,7 @@ import { pngText, type ModelHashes } from './png-text.ts'
 import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
 import { AppError } from '../errors.ts'
 import { Stopwatch } from './stopwatch.ts'
+import { previewEncoder, type PreviewEncoder } from './preview-encoder.ts'
 import { taskModel } from './task-model.ts'
 import { taskNetworks } from './task-networks.ts'
 import { openTaskPictures } from './task-pictures.ts'
@@ -18,10 +20,9 @@ export type GenerateContext = {
   readonly onImage: (index: number, seed: number, bytes: Uint8Array) => Promise<void>
   /** Told of each picture as the networks made it, before it is put into its place in the picture that was given. */
   readonly onPainted?: (index: number, pixels: Pixels) => void
+  /** Milliseconds of a clock, by which previews are paced. */
+  readonly now?: () => number
 }
-
-/** Quality of a preview's JPEG, 1 to 100. */
-const previewQuality = 80
 
 /** Make a task's pictures, handing over each one as soon as it is encoded. */
 export async function runGenerate(
@@ -60,6 +61,12 @@ export async function runGenerate(
     onLoaded: () => onProgress(current),
     onWarning: (warning) => warnings.add(warning),
   })
+  const preview = task.previews
+    ? previewEncoder(
+        await pipelines.previewProjection(opened.hashes.get('vae')!, () => fitPreview(networks, vae.config)),
+        context.now ?? (() => performance.now()),
+      )
+    : null
   const input = { ...order, start: pictures.start, seeds: task.seeds, previews: task.previews }
   for await (const event of generate(pipeline, networks, input)) {
     const elapsedMs = watch.enter(event.phase)
@@ -71,7 +78,7 @@ export async function runGenerate(
       await onImage(event.image, seed, await encode(pictures.finish(painted), task, seed, hashes))
     } else {
       if (isStepAfter(current, event)) stepMs.push(elapsedMs)
-      current = await progressOf(event)
+      current = await progressOf(event, preview)
       onProgress(current)
     }
   }
@@ -118,11 +125,15 @@ function isStepAfter(before: Progress, event: PipelineEvent): boolean {
   return event.image === before.image && event.step === before.step + 1
 }
 
-async function progressOf(event: Exclude<PipelineEvent, { phase: 'done' }>): Promise<Progress> {
+async function progressOf(
+  event: Exclude<PipelineEvent, { phase: 'done' }>,
+  preview: PreviewEncoder | null,
+): Promise<Progress> {
   if (event.phase !== 'denoise') return event
-  const { phase, image, step, of, preview } = event
+  const { phase, image, step, of, clean } = event
   const progress = { phase, image, step, of }
-  return preview ? { ...progress, preview: await encodeJpeg(toPixels(preview), previewQuality) } : progress
+  const jpeg = clean && (await preview?.(clean))
+  return jpeg ? { ...progress, preview: jpeg } : progress
 }
 
 /** (1, 3, H, W) → (3, H, W) */

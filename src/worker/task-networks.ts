@@ -69,7 +69,6 @@ export function taskNetworks(
       edgeLimit(vae.config, size, vaeDecodeBytes, hooks, (edge) => {
         return `memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`
       }),
-    previewProjection: (fit) => hooks.pipelines.previewProjection(opened.hashes.get('vae')!, fit),
   }
 }
 

@@ -7,8 +7,10 @@ import sharp from 'sharp'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { UNet } from '#engine/networks/unet.ts'
 import { readPngText } from '#image/codec.ts'
+import { tensor } from '#tensor/tensor.ts'
 import { PipelineCache } from '#worker/pipeline-cache.ts'
 import type { EngineSettings, GenerateTask, Progress, TaskFiles, TaskStart } from '#worker/protocol.ts'
+import { previewEncoder } from '#worker/preview-encoder.ts'
 import { runGenerate } from '#worker/run-generate.ts'
 import { runTask } from '../support/make-pictures.ts'
 import { modesFolder } from '../support/mode-case.ts'
@@ -299,6 +301,20 @@ describe('previews', () => {
     }
     expect(difference).toBeLessThan(12)
     expect(spread).toBeGreaterThan(2 * difference)
+  })
+
+  test('leave steps out where they would take more than a fiftieth of the time', async () => {
+    const rows = Array.from({ length: 3 }, () => Float64Array.of(1, 0))
+    let nowMs = 0
+    const encode = previewEncoder({ latentChannels: 1, patch: 1, rows }, () => (nowMs += 1))
+    const clean = tensor([1, 1, 8, 8], new Float32Array(64))
+    const steps: boolean[] = []
+    for (let step = 0; step < 4; step++) {
+      steps.push((await encode(clean)) !== null)
+      nowMs += 18
+    }
+    // Each takes 1 ms of this clock, so that the next is due 49 ms after its end.
+    expect(steps).toEqual([true, false, false, true])
   })
 
   test('cost nothing where nobody asks, and change no picture', async () => {
