@@ -1,13 +1,13 @@
-// What an evaluation of the network costs with each sampler, beside DDIM's, and how much of it is our own code: everything
+// What an evaluation of the network costs with each sampler and mode, beside DDIM's text to image, and how much of it is our own code: everything
 // but the calls of onnxruntime. The engine runs in this process, so that its calls can be timed. So that other programs
 // change little, the library's time is the processors', shared by its threads, and every figure is that of a quiet
 // evaluation: a quarter of them took less.
 //
 //   node bench/costs.ts [--model FILE|FOLDER] [--steps 20] [--size 1024] [--cfg 7] [--rounds 3] [--only TEXT]
-//                       [--cache DIR] [--threads N]
+//                       [--refiner FILE|FOLDER] [--cache DIR] [--threads N]
 //
 // --steps counts evaluations of the network; samplers with two a step take half as many. Rounds alternate between the
-// samplers; each picture's first evaluation is left out.
+// ways; each picture's first evaluation is left out. With --refiner, one that fits the model, there is a row for it.
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
@@ -27,21 +27,37 @@ const { values } = parseArgs({
     cfg: { type: 'string', default: '7' },
     rounds: { type: 'string', default: '3' },
     only: { type: 'string', default: '' },
+    refiner: { type: 'string' },
     cache: { type: 'string', default: '.bench-cache' },
     threads: { type: 'string', default: String(availableParallelism()) },
   },
 })
 
+/** What pictures start from. */
+const inputs = path.join(import.meta.dirname, '../test/golden/modes/inputs')
+const pictures = {
+  picture: path.join(inputs, 'picture-1024x1024.png'),
+  mask: path.join(inputs, 'mask-1024x1024.png'),
+}
+
 /** One row: a way to make a picture. */
 type Way = { readonly name: string; readonly task: Partial<GenerateTask> }
 
 const wanted = Number(values.steps)
-const ways: readonly Way[] = samplerNames
-  .filter((sampler) => sampler.includes(values.only) || sampler === 'DDIM')
-  .map((sampler) => ({
-    name: sampler,
-    task: { sampler, numInferenceSteps: Math.ceil(wanted / samplers[sampler].order) },
-  }))
+const picture = { image: 'picture', strength: 1 }
+const modes: readonly Way[] = [
+  { name: 'DDIM, image to image', task: { start: { mode: 'imageToImage', ...picture } } },
+  { name: 'DDIM, inpainting', task: { start: { mode: 'inpaint', ...picture, mask: 'mask', fullResPadding: null } } },
+  { name: 'DDIM, with previews', task: { previews: true } },
+  ...(values.refiner === undefined
+    ? []
+    : [{ name: 'DDIM, with the refiner', task: { refiner: { denoisingEnd: 0.5 } } }]),
+]
+const bySampler = samplerNames.map((sampler) => ({
+  name: sampler,
+  task: { sampler, numInferenceSteps: Math.ceil(wanted / samplers[sampler].order) },
+}))
+const ways = [...bySampler, ...modes].filter(({ name }) => name.includes(values.only) || name === 'DDIM')
 
 const base: GenerateTask = {
   prompt: 'a red apple on a light blue background',
@@ -107,22 +123,27 @@ try {
 /** The steps of one picture but its first, which may wait for a network to be loaded. */
 async function measure(pipelines: PipelineCache, task: GenerateTask): Promise<Step[]> {
   const steps: Step[] = []
+  const files = {
+    checkpoint: path.resolve(values.model),
+    refiner: task.refiner && path.resolve(values.refiner!),
+    pictures,
+  }
+  let last = 0
   let [since, before] = [performance.now(), { ...inside }]
-  await runGenerate(
-    task,
-    { checkpoint: path.resolve(values.model), refiner: null, pictures: {} },
-    {
-      pipelines,
-      onProgress(progress) {
-        const now = performance.now()
-        const ownMs = now - since - (inside.wallMs - before.wallMs)
-        const networkMs = (inside.cpuMs - before.cpuMs) / threads
-        if (progress.phase === 'denoise' && progress.step > 1) steps.push({ networkMs, ownMs })
-        ;[since, before] = [now, { ...inside }]
-      },
-      onImage: async () => {},
+  await runGenerate(task, files, {
+    pipelines,
+    onProgress(progress) {
+      const now = performance.now()
+      const ownMs = now - since - (inside.wallMs - before.wallMs)
+      const networkMs = (inside.cpuMs - before.cpuMs) / threads
+      if (progress.phase === 'denoise') {
+        if (progress.step === last + 1 && last > 0) steps.push({ networkMs, ownMs })
+        last = progress.step
+      }
+      ;[since, before] = [now, { ...inside }]
     },
-  )
+    onImage: async () => {},
+  })
   return steps
 }
 
@@ -141,7 +162,7 @@ const rows = costs.map(({ name, evaluations, ownMs, ms }) => [
   `${((100 * ownMs) / ms).toFixed(1)} %`,
 ])
 process.stdout.write(
-  tableOf(['sampler', 'evaluations', 'ms each', 'beside DDIM', 'our own code, ms', 'our share'], rows),
+  tableOf(['sampler and mode', 'evaluations', 'ms each', 'beside DDIM', 'our own code, ms', 'our share'], rows),
 )
 
 function quiet(all: readonly number[]): number {
