@@ -37,7 +37,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   // A client that fails ends the storm.
   const storm = async (): Promise<void> => {
     for (let kill = 1; kill <= kills;) {
-      await pause(random() * 1500)
+      // Mostly soon, sometimes late enough for what was begun to end.
+      await pause(random() ** 2 * 5000)
       const done = await stage.kill(random)
       if (!done) continue
       killed[done.victim]++
