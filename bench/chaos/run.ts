@@ -36,13 +36,15 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosReport> {
   const clientsAtWork = runClients(stage, clients, (client) => seeded(seed * 1000 + client), stop.signal)
   // A client that fails ends the storm.
   const storm = async (): Promise<void> => {
-    for (let kill = 1; kill <= kills;) {
+    let kill = 1
+    while (kill <= kills) {
       // Mostly soon, sometimes late enough for what was begun to end.
       await pause(random() ** 2 * 5000)
       const done = await stage.kill(random)
       if (!done) continue
       killed[done.victim]++
-      options.onKill?.(kill++, done.victim)
+      options.onKill?.(kill, done.victim)
+      kill++
       await done.back
     }
     stop.abort()
