@@ -73,6 +73,10 @@ const base: GenerateTask = {
   clipSkip: null,
   start: { mode: 'textToImage' },
   refiner: null,
+  checkpoint: null,
+  vae: null,
+  loras: [],
+  textualInversions: [],
   previews: false,
   imageEncoding: 'jpeg',
 }
@@ -127,6 +131,7 @@ async function measure(pipelines: PipelineCache, task: GenerateTask): Promise<St
     checkpoint: path.resolve(values.model),
     refiner: task.refiner && path.resolve(values.refiner!),
     pictures,
+    assets: {},
   }
   let last = 0
   let [since, before] = [performance.now(), { ...inside }]

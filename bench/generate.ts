@@ -36,6 +36,10 @@ const task: GenerateTask = {
   clipSkip: null,
   start: { mode: 'textToImage' },
   refiner: null,
+  checkpoint: null,
+  vae: null,
+  loras: [],
+  textualInversions: [],
   previews: false,
   imageEncoding: 'png',
 }
@@ -65,10 +69,22 @@ for (let round = 0; round < Number(values.rounds); round++) {
   })
   starts.push(performance.now() - start)
   fresh.push(
-    (await engine.generate(task, { checkpoint: path.resolve(values.model), refiner: null, pictures: {} }, {})).timings,
+    (
+      await engine.generate(
+        task,
+        { checkpoint: path.resolve(values.model), refiner: null, pictures: {}, assets: {} },
+        {},
+      )
+    ).timings,
   )
   warm.push(
-    (await engine.generate(task, { checkpoint: path.resolve(values.model), refiner: null, pictures: {} }, {})).timings,
+    (
+      await engine.generate(
+        task,
+        { checkpoint: path.resolve(values.model), refiner: null, pictures: {}, assets: {} },
+        {},
+      )
+    ).timings,
   )
 }
 

@@ -62,7 +62,7 @@ async function difference(one: ParityCase): Promise<{ mean: number; max: number 
   const pictures: Uint8Array[] = []
   await engine.generate(
     taskOf(one),
-    { checkpoint: modelOf(one), refiner: null, pictures: {} },
+    { checkpoint: modelOf(one), refiner: null, pictures: {}, assets: {} },
     { onImage: (index, _seed, bytes) => void (pictures[index] = bytes) },
   )
   const [ours, theirs] = await Promise.all(

@@ -160,6 +160,10 @@ async function paint(engine: EngineProcess, { seed, ...order }: Order): Promise<
     clipSkip: null,
     start: { mode: 'textToImage' },
     refiner: null,
+    checkpoint: null,
+    vae: null,
+    loras: [],
+    textualInversions: [],
     previews: false,
     imageEncoding: 'png',
     ...order,
@@ -167,7 +171,7 @@ async function paint(engine: EngineProcess, { seed, ...order }: Order): Promise<
   const checkpoint = path.join(import.meta.dirname, '../models/pocket')
   const { warnings } = await engine.generate(
     task,
-    { checkpoint, refiner: null, pictures },
+    { checkpoint, refiner: null, pictures, assets: {} },
     { onImage: (_index, _seed, bytes) => void painted.push(bytes) },
   )
   process.stderr.write(`${[task.prompt, task.start.mode, ...warnings].join(' · ')}\n`)

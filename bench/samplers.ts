@@ -85,10 +85,14 @@ async function picture(sampler: (typeof names)[number], numInferenceSteps: numbe
       clipSkip: null,
       start: { mode: 'textToImage' },
       refiner: null,
+      checkpoint: null,
+      vae: null,
+      loras: [],
+      textualInversions: [],
       previews: false,
       imageEncoding: 'png',
     },
-    { checkpoint: path.resolve(values.model), refiner: null, pictures: {} },
+    { checkpoint: path.resolve(values.model), refiner: null, pictures: {}, assets: {} },
     {
       onImage: async (_index, _seed, bytes) => {
         pictures.push(bytes)

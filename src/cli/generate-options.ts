@@ -88,6 +88,10 @@ export function resolveTask(prompt: string, options: GenerateOptions): Omit<Gene
     sampler,
     seeds: resolveSeeds(options),
     clipSkip: options.clipSkip === undefined ? null : wholeNumber('--clip-skip', options.clipSkip, 1, 12),
+    checkpoint: null,
+    vae: null,
+    loras: [],
+    textualInversions: [],
     previews: false,
   }
 }

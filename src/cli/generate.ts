@@ -38,7 +38,7 @@ export async function generate(
     entry,
     ...(verbose && { onOutput: (text: string) => display.interrupt(() => terminal.stderr.write(text)) }),
   })
-  const files: TaskFiles = { ...models, pictures: await storePictures(pictures, engine.scratchDir) }
+  const files: TaskFiles = { ...models, pictures: await storePictures(pictures, engine.scratchDir), assets: {} }
   const result = await engine.generate(task, files, {
     signal,
     onProgress: (progress) => display.update(progress),

@@ -29,6 +29,12 @@ export type TaskStart =
       readonly strength: number
     }
 
+/** A LoRA of a task; its strength may be negative or above 1. */
+export type TaskLora = { readonly asset: ContentHash; readonly scale: number }
+
+/** Vectors of a task that stand for a word of its prompts. */
+export type TaskInversion = { readonly asset: ContentHash; readonly trigger: string }
+
 /** One fully resolved order for pictures: every default applied, every seed chosen. */
 export type GenerateTask = {
   readonly prompt: string
@@ -47,6 +53,12 @@ export type GenerateTask = {
   readonly seeds: readonly number[]
   readonly clipSkip: number | null
   readonly start: TaskStart
+  /** The file of the model; null: the one that the deployment serves. */
+  readonly checkpoint: ContentHash | null
+  /** The file of another VAE than the model's own; null: its own. */
+  readonly vae: ContentHash | null
+  readonly loras: readonly TaskLora[]
+  readonly textualInversions: readonly TaskInversion[]
   /** Null: the base model does all steps. `denoisingEnd` is its part of the schedule, 0..1; the refiner does the rest. */
   readonly refiner: { readonly denoisingEnd: number } | null
   /** Whether progress carries an approximate picture after each step. */
@@ -61,6 +73,8 @@ export type TaskFiles = {
   readonly refiner: string | null
   /** Encoded pictures that `start` names. */
   readonly pictures: Readonly<Record<ContentHash, string>>
+  /** Files of LoRAs, inversions and VAEs that the task names. */
+  readonly assets: Readonly<Record<ContentHash, string>>
 }
 
 /** Fixed for the life of an engine process. */

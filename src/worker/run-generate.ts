@@ -33,6 +33,7 @@ export async function runGenerate(
   const { onImage, onProgress, pipelines } = context
   const watch = new Stopwatch<'load' | PipelineEvent['phase']>('load')
 
+  refuseAssets(task)
   // 1. Everything that can be wrong with the order is told before the weights are read for the first time.
   const refinerPath = refinerPathOf(task, files)
   const checkpoint = await pipelines.checkpoint(files.checkpoint)
@@ -97,6 +98,12 @@ export async function runGenerate(
     },
     warnings: [...warnings],
   }
+}
+
+function refuseAssets({ loras, textualInversions, vae }: GenerateTask): void {
+  const fields = { loras: loras.length > 0, textualInversions: textualInversions.length > 0, vae: vae !== null }
+  for (const [field, isThere] of Object.entries(fields))
+    if (isThere) throw new AppError('unsupported', `${field}: the engine cannot apply them yet`, { field })
 }
 
 /** Where the task's refiner lies; null where it has none. */

@@ -9,7 +9,7 @@ import { EnginePool, type RestartReason } from '../../src/service/engines/engine
 import { fixtureEngine, tinyA } from '../support/job-office.ts'
 import { engineSettings, isRunning, taskFor } from '../worker/fixture-task.ts'
 
-const files = { checkpoint: '', refiner: null, pictures: {} }
+const files = { checkpoint: '', refiner: null, pictures: {}, assets: {} }
 let cacheDir: string
 /** Called whenever a process becomes free. */
 let onFree: () => void

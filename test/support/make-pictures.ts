@@ -60,7 +60,7 @@ export async function runTask(
   const progress: Progress[] = []
   const result = await runGenerate(
     task,
-    { checkpoint: model, refiner: null, pictures: {}, ...files },
+    { checkpoint: model, refiner: null, pictures: {}, assets: {}, ...files },
     {
       pipelines,
       // A clock that stands still: previews come with every step.

@@ -46,6 +46,10 @@ export function modeTask(c: ModeCase): GenerateTask {
     clipSkip: c.clip_skip ?? null,
     start: startOf(c),
     refiner: c.split === undefined ? null : { denoisingEnd: c.split },
+    checkpoint: null,
+    vae: null,
+    loras: [],
+    textualInversions: [],
     previews: false,
     imageEncoding: 'png',
   }

@@ -42,6 +42,10 @@ export function taskOf(c: ParityCase): GenerateTask {
     clipSkip: c.clip_skip ?? null,
     start: { mode: 'textToImage' },
     refiner: null,
+    checkpoint: null,
+    vae: null,
+    loras: [],
+    textualInversions: [],
     previews: false,
     imageEncoding: 'png',
   }

@@ -10,7 +10,7 @@ import type { GenerateResult, Progress } from '#worker/protocol.ts'
 import { engineSettings, fixtureEntry, isRunning, taskFor, timeUntil } from './fixture-task.ts'
 
 let cacheDir: string
-const files = { checkpoint: '', refiner: null, pictures: {} }
+const files = { checkpoint: '', refiner: null, pictures: {}, assets: {} }
 
 beforeEach(() => {
   cacheDir = mkdtempSync(path.join(tmpdir(), 'sepia-test-'))

@@ -6,4 +6,8 @@ const engine = await EngineProcess.start(engineSettings(process.argv[2]), { entr
 const onProgress = ({ phase }: { phase: string }): void => {
   if (phase === 'load') process.stdout.write(`${engine.pid}\n`)
 }
-await engine.generate(taskFor(process.argv[3]), { checkpoint: '', refiner: null, pictures: {} }, { onProgress })
+await engine.generate(
+  taskFor(process.argv[3]),
+  { checkpoint: '', refiner: null, pictures: {}, assets: {} },
+  { onProgress },
+)

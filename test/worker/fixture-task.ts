@@ -26,6 +26,10 @@ export function taskFor(behaviour: string, seeds: readonly number[] = [1]): Gene
     clipSkip: null,
     start: { mode: 'textToImage' },
     refiner: null,
+    checkpoint: null,
+    vae: null,
+    loras: [],
+    textualInversions: [],
     previews: false,
     imageEncoding: 'png',
   }

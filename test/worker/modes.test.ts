@@ -72,6 +72,10 @@ const plain: GenerateTask = {
   clipSkip: null,
   start: { mode: 'textToImage' },
   refiner: null,
+  checkpoint: null,
+  vae: null,
+  loras: [],
+  textualInversions: [],
   previews: false,
   imageEncoding: 'png',
 }
@@ -86,7 +90,7 @@ function run(model: string, changes: Partial<GenerateTask>) {
   const task = { ...plain, ...changes }
   // Networks this small are slower with more threads.
   const threads = model === pocket ? 2 : 1
-  return runTask(model, task, { threads }, { refiner: task.refiner ? tinyRefiner : null, pictures })
+  return runTask(model, task, { threads }, { refiner: task.refiner ? tinyRefiner : null, pictures, assets: {} })
 }
 
 async function rgb(png: Uint8Array): Promise<Buffer> {
@@ -179,7 +183,7 @@ describe('a refiner', () => {
   }
   async function runIn(pipelines: PipelineCache, task: Partial<GenerateTask>): Promise<Progress[]> {
     const progress: Progress[] = []
-    const files: TaskFiles = { checkpoint: tinyA, refiner: tinyRefiner, pictures }
+    const files: TaskFiles = { checkpoint: tinyA, refiner: tinyRefiner, pictures, assets: {} }
     await runGenerate({ ...plain, refiner: { denoisingEnd: 0.5 }, ...task }, files, {
       pipelines,
       onProgress: (event) => void progress.push(event),
@@ -209,7 +213,7 @@ describe('a refiner', () => {
     free = 0
     await runGenerate(
       { ...plain, refiner: { denoisingEnd: 0.5 } },
-      { checkpoint: tinyA, refiner: tinyRefiner, pictures },
+      { checkpoint: tinyA, refiner: tinyRefiner, pictures, assets: {} },
       {
         pipelines,
         onProgress: (event) => {
@@ -379,7 +383,7 @@ describe('bad input is told before any weight is read', () => {
     })
     const onProgress = vi.fn()
     const task = { ...plain, ...changes }
-    const files = { checkpoint: tinyA, refiner: task.refiner ? tinyRefiner : null, pictures }
+    const files = { checkpoint: tinyA, refiner: task.refiner ? tinyRefiner : null, pictures, assets: {} }
     await expect(runGenerate(task, files, { pipelines, onProgress, onImage: vi.fn() })).rejects.toMatchObject(error)
     expect(onProgress).not.toHaveBeenCalled()
   })

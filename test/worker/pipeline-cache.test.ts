@@ -33,6 +33,10 @@ const task: GenerateTask = {
   clipSkip: null,
   start: { mode: 'textToImage' },
   refiner: null,
+  checkpoint: null,
+  vae: null,
+  loras: [],
+  textualInversions: [],
   previews: false,
   imageEncoding: 'png',
 }
@@ -44,7 +48,7 @@ async function run(pipelines: PipelineCache, model: string, changes: Partial<Gen
   let picture = new Uint8Array()
   const { modelHash, warnings } = await runGenerate(
     { ...task, ...changes },
-    { checkpoint: model, refiner: null, pictures: {} },
+    { checkpoint: model, refiner: null, pictures: {}, assets: {} },
     {
       pipelines,
       onProgress: (progress: Progress) => {

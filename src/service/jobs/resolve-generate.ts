@@ -48,6 +48,10 @@ export function resolveGenerate(order: GenerateOrder, context: ResolveContext): 
     start,
     refiner:
       order.useRefiner && context.refiner && order.denoisingEnd < 1 ? { denoisingEnd: order.denoisingEnd } : null,
+    checkpoint: null,
+    vae: null,
+    loras: [],
+    textualInversions: [],
     previews: context.previews,
     imageEncoding: order.imageEncoding,
   }

@@ -75,7 +75,7 @@ async function makePictures(context: RunContext, attempt: Attempt, outputs: stri
   signal.throwIfAborted()
   const folder = path.join(lease.scratchDir, job.id)
   try {
-    const files: TaskFiles = { ...models, pictures: await fetchInputs(context.blobs, job.id, task, folder) }
+    const files: TaskFiles = { ...models, pictures: await fetchInputs(context.blobs, job.id, task, folder), assets: {} }
     await using notes = new ProgressNotes(context, claim, () => attempt.isWatched())
     const images: { key: string; seed: number }[] = []
     const { timings, warnings } = await lease.generate(message.queue, task, files, {
