@@ -2,8 +2,10 @@
 // its process, because nothing else reaches a running inference. Starting another one costs less than a tenth of a
 // second: weights are mapped from files, not loaded.
 import { fork, type ChildProcess } from 'node:child_process'
+import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError } from '../errors.ts'
 import type {
+  AssetInspection,
   EngineEvent,
   EngineRequest,
   EngineResults,
@@ -140,6 +142,14 @@ export class EngineProcess implements AsyncDisposable {
   /** Describe a model file or folder and hash its weights. */
   inspect(path: string, hooks: Omit<TaskHooks, 'onImage'> = {}): Promise<InspectResult> {
     return this.#request({ type: 'inspect', path }, hooks)
+  }
+
+  /**
+   * Describe an upload and convert it to safetensors where it is none. Rejects with `bad_file`, `wrong_architecture`,
+   * `missing_tensors` or `unsupported`, and a reason for its owner, when it cannot be used.
+   */
+  inspectAsset(asset: AssetInspection, hooks: Pick<TaskHooks, 'signal'> = {}): Promise<AssetReport> {
+    return this.#request({ type: 'inspectAsset', asset }, hooks)
   }
 
   /** Which execution providers load in this process. */

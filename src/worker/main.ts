@@ -25,6 +25,10 @@ serveRequests((settings): Engine => {
       return runGenerate(task, files, { pipelines, ...hooks })
     },
     inspect: (path, hooks) => inspect(path, settings, hooks.onProgress),
+    async inspectAsset(asset) {
+      const { inspectAsset } = await import('./inspect-asset.ts')
+      return inspectAsset(asset)
+    },
     async probe() {
       const { onnxruntimeVersion, probeProviders } = await import('#engine/backends/onnxruntime.ts')
       return { onnxruntimeVersion, providers: await probeProviders() }

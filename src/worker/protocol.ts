@@ -3,9 +3,12 @@
 import type { SamplerName } from '#diffusion/samplers.ts'
 import type { Device, Precision } from '#engine/backend.ts'
 import type { ProviderProbe } from '#engine/backends/onnxruntime.ts'
+import type { AssetKind, AssetReport } from '#engine/weights/asset-report.ts'
 import type { ComponentName } from '#engine/weights/checkpoint.ts'
 import type { InspectReport } from '#engine/weights/inspect.ts'
 import type { ErrorCode, ErrorDetail } from '../errors.ts'
+
+export type { AssetDataType, AssetDetails, AssetKind, AssetReport } from '#engine/weights/asset-report.ts'
 
 /** SHA-256 of a file's bytes, in lower-case hex. */
 export type ContentHash = string
@@ -75,6 +78,23 @@ export type TaskFiles = {
   readonly pictures: Readonly<Record<ContentHash, string>>
   /** Files of LoRAs, inversions and VAEs that the task names. */
   readonly assets: Readonly<Record<ContentHash, string>>
+  /**
+   * The model that the deployment serves, where `checkpoint` is another one: an uploaded single file has no tokenizer
+   * and takes that model's if it has CLIP's own or another of the same size.
+   */
+  readonly servedModel?: string | undefined
+}
+
+/** An upload to look into. */
+export type AssetInspection = {
+  /** The bytes as they were uploaded. */
+  readonly path: string
+  /** Where the weights go as safetensors when they were uploaded as something else; nothing may lie there yet. */
+  readonly output: string
+  /** What its owner says it is. */
+  readonly kind: AssetKind
+  /** The model that the deployment serves: an upload has to fit it, or the standard Stable Diffusion XL. */
+  readonly checkpoint: string
 }
 
 /** Fixed for the life of an engine process. */
@@ -97,6 +117,7 @@ export type EngineRequest =
   | { readonly type: 'start'; readonly id: number; readonly settings: EngineSettings }
   | { readonly type: 'generate'; readonly id: number; readonly task: GenerateTask; readonly files: TaskFiles }
   | { readonly type: 'inspect'; readonly id: number; readonly path: string }
+  | { readonly type: 'inspectAsset'; readonly id: number; readonly asset: AssetInspection }
   | { readonly type: 'probe'; readonly id: number }
   | { readonly type: 'close'; readonly id: number }
 
@@ -169,6 +190,7 @@ export type EngineResults = {
   readonly start: null
   readonly generate: GenerateResult
   readonly inspect: InspectResult
+  readonly inspectAsset: AssetReport
   readonly probe: ProbeResult
   readonly close: null
 }

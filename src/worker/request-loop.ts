@@ -1,7 +1,9 @@
 // The child's half of the protocol: requests in, events out, and the ways in which an engine process ends.
 import { Worker } from 'node:worker_threads'
+import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError, type ErrorDetail } from '../errors.ts'
 import type {
+  AssetInspection,
   EngineEvent,
   EngineRequest,
   EngineResults,
@@ -20,6 +22,7 @@ import { removeScratchAtOnce } from './scratch-folder.ts'
 export type Engine = AsyncDisposable & {
   generate(task: GenerateTask, files: TaskFiles, hooks: EngineHooks): Promise<GenerateResult>
   inspect(path: string, hooks: Pick<EngineHooks, 'onProgress'>): Promise<InspectResult>
+  inspectAsset(asset: AssetInspection): Promise<AssetReport>
   probe(): Promise<ProbeResult>
 }
 
@@ -84,6 +87,8 @@ async function perform(engine: Engine, request: EngineRequest): Promise<EngineRe
       })
     case 'inspect':
       return engine.inspect(request.path, { onProgress })
+    case 'inspectAsset':
+      return engine.inspectAsset(request.asset)
     case 'probe':
       return engine.probe()
     case 'close':

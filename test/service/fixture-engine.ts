@@ -83,6 +83,9 @@ serveRequests(() => ({
   inspect: async (file) => {
     throw new AppError('bad_file', `${file}: is not a model`)
   },
+  inspectAsset: async ({ kind }) => {
+    throw new AppError('bad_file', `the file is no ${kind}`)
+  },
   probe: async () => ({ onnxruntimeVersion: '', providers: [] }),
   [Symbol.asyncDispose]: async () => {},
 }))

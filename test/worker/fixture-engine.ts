@@ -84,6 +84,9 @@ serveRequests((settings) => ({
   inspect: async (file) => {
     throw new AppError('bad_file', `${file}: is not a model`)
   },
+  inspectAsset: async ({ kind }) => {
+    throw new AppError('bad_file', `the file is no ${kind}`)
+  },
   probe: async () => ({
     onnxruntimeVersion: process.versions.node,
     providers: [{ device: settings.device, loads: true, reason: null }],
