@@ -9,6 +9,7 @@ import { devices, precisions } from '#engine/backend.ts'
 import type { EngineSettings, GenerateTask, TaskFiles } from '#worker/protocol.ts'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
+import type { AssetOptions } from './asset-references.ts'
 import { byteSize, numberAbove, numberFrom, oneOf, wholeNumber } from './option-values.ts'
 import type { StartOptions } from './start-options.ts'
 
@@ -23,7 +24,8 @@ export type EngineOptions = {
 
 /** The options of `sepia generate`, as typed. */
 export type GenerateOptions = EngineOptions &
-  StartOptions & {
+  StartOptions &
+  AssetOptions & {
     readonly model?: string
     /** False for --no-refiner. */
     readonly refiner?: string | false
@@ -67,8 +69,8 @@ export function resolveEngine(options: Partial<EngineOptions>, config: Config): 
   }
 }
 
-/** What `resolveTask` leaves to start-options.ts, to the models and to the place for the pictures. */
-type OpenFields = 'start' | 'width' | 'height' | 'refiner' | 'imageEncoding'
+/** What `resolveTask` leaves to start-options.ts, asset-references.ts, the models and the place for the pictures. */
+type OpenFields = 'start' | 'width' | 'height' | 'refiner' | 'imageEncoding' | 'loras' | 'textualInversions' | 'vae'
 
 /** Check what is said of the pictures themselves. Throws `bad_argument`, `bad_prompt`. */
 export function resolveTask(prompt: string, options: GenerateOptions): Omit<GenerateTask, OpenFields> {
@@ -89,9 +91,6 @@ export function resolveTask(prompt: string, options: GenerateOptions): Omit<Gene
     seeds: resolveSeeds(options),
     clipSkip: options.clipSkip === undefined ? null : wholeNumber('--clip-skip', options.clipSkip, 1, 12),
     checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
     previews: false,
   }
 }

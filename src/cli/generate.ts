@@ -5,6 +5,8 @@ import { EngineProcess } from '#worker/engine-process.ts'
 import type { GenerateTask, TaskFiles } from '#worker/protocol.ts'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
+import { locateModel } from './asset-places.ts'
+import { nameAssets, readAssets } from './asset-references.ts'
 import { resolveEngine, resolveModels, resolveTask, type GenerateOptions } from './generate-options.ts'
 import { planOutput, writePicture, type OutputSheet } from './output-files.ts'
 import { readPictureFile, type PictureFile } from './picture-file.ts'
@@ -22,23 +24,28 @@ export async function generate(
   // 1. the order, complete and checked before anything is begun
   const settings = resolveEngine(options, config)
   const resolved = resolveTask(prompt, options)
-  const { files: models, refiner } = resolveModels(options, config)
+  const { files: models, refiner } = resolveModels(await withNamedModels(options, config), config)
+  const named = await nameAssets(options, config)
   const { pictures, warnings: startWarnings, ...start } = await resolveStart(options)
   const output = planOutput(options.output, resolved.seeds, options.grid)
-  const task: GenerateTask = { ...resolved, ...start, refiner, imageEncoding: output.imageEncoding }
 
-  // 2. pictures, each saved when it comes
-  const images: { path: string; seed: number; width: number; height: number }[] = []
-  let lastImageMs = performance.now()
+  // 2. the engine, which also reads files in other formats
   const verbose = options.verbose ?? false
-  using display = showProgress(terminal, task.seeds.length, verbose)
+  using display = showProgress(terminal, resolved.seeds.length, verbose)
   const { signal, engineEntry: entry } = terminal
   await using engine = await EngineProcess.start(settings, {
     signal,
     entry,
     ...(verbose && { onOutput: (text: string) => display.interrupt(() => terminal.stderr.write(text)) }),
   })
-  const files: TaskFiles = { ...models, pictures: await storePictures(pictures, engine.scratchDir), assets: {} }
+  const { assets, ...ownFiles } = await readAssets(named, engine, models.checkpoint)
+  const { imageEncoding } = output
+  const task: GenerateTask = { ...resolved, ...ownFiles, ...start, refiner, imageEncoding }
+  const files: TaskFiles = { ...models, pictures: await storePictures(pictures, engine.scratchDir), assets }
+
+  // 3. pictures, each saved when it comes
+  const images: { path: string; seed: number; width: number; height: number }[] = []
+  let lastImageMs = performance.now()
   const result = await engine.generate(task, files, {
     signal,
     onProgress: (progress) => display.update(progress),
@@ -58,13 +65,23 @@ export async function generate(
       output.sheet,
     )
 
-  // 3. what there is to tell
+  // 4. what there is to tell
   display[Symbol.dispose]()
   const warnings = [...startWarnings, ...result.warnings]
   const report = { images, ...(grid !== null && { grid }), ...result, warnings }
   if (options.json) terminal.stdout.write(`${JSON.stringify(report, roundedTimes)}\n`)
   else if (grid !== null) terminal.stdout.write(`${grid}  all of them\n`)
   if (!options.json) for (const warning of warnings) terminal.stderr.write(`sepia: warning: ${warning}\n`)
+}
+
+/** The options with the places of models that were given by name. */
+async function withNamedModels(options: GenerateOptions, config: Config): Promise<GenerateOptions> {
+  const { model, refiner } = options
+  return {
+    ...options,
+    ...(model !== undefined && { model: await locateModel('--model', model, options, config) }),
+    ...(typeof refiner === 'string' && { refiner: await locateModel('--refiner', refiner, options, config) }),
+  }
 }
 
 /**

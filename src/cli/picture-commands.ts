@@ -42,6 +42,16 @@ Starting pictures:
   by up to 63 pixels so that the result's are multiples of 64. An axis without a
   new side, or a result above two megapixels, is scaled instead.
 
+Own files:
+  --lora, --ti, --vae and --model take a file or a name. Names are those of
+  "sepia models pull", of "sepia assets add", and of the examples that ship with
+  Sepia (octoai:NAME is the public library alone):
+    sepia generate "a blueprint of a house" --lora pocket-blueprint:0.9
+    sepia generate "a star, oldphoto" --ti pocket-sepia=oldphoto
+  A LoRA's weight is -100 to 100; one of 0 changes nothing. What cannot be
+  applied completely is refused with the list of what does not fit. An
+  inversion's word may have a weight in brackets, and works in --negative too.
+
 Pictures:
   A picture appears under its name only when it is complete. An existing file
   named by --output is replaced; a name chosen by sepia never is. Ctrl-C ends
@@ -51,7 +61,9 @@ Pictures:
 Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 cancelled by
 Ctrl-C.
 Environment: SEPIA_MODEL (default of --model), SEPIA_REFINER (default of
---refiner), SEPIA_CACHE (default of --cache).`
+--refiner), SEPIA_CACHE (default of --cache), SEPIA_DATA (default of --data).`
+
+const collect = (value: string, before: readonly string[] = []): readonly string[] => [...before, value]
 
 /** Add the commands that make pictures or tell what they can be made with. */
 export function addPictureCommands(program: Command, { terminal, config }: CommandContext): void {
@@ -62,8 +74,12 @@ export function addPictureCommands(program: Command, { terminal, config }: Comma
     .argument('<prompt>', 'what the picture shows; (words:1.3) counts more, (words:0.7) less')
     .option(
       '-m, --model <path>',
-      'SDXL model: a .safetensors file or a diffusers folder (default: $SEPIA_MODEL, else pocket)',
+      'SDXL model: a .safetensors file, a diffusers folder or a name (default: $SEPIA_MODEL, else pocket)',
     )
+    .option('--lora <file:weight>', 'apply a LoRA, a file or a name; again for more (default weight: 1)', collect)
+    .option('--ti <file=word>', 'let the word stand for a textual inversion, a file or a name; again for more', collect)
+    .option('--vae <file>', "another VAE than the model's own, a file or a name")
+    .option('--data <folder>', 'where names are looked up (default: $SEPIA_DATA, else sepia in your data folder)')
     .option('-n, --negative <prompt>', 'what it does not show; "" differs from leaving it out')
     .option('--prompt-2 <prompt>', 'another prompt for the second text encoder (default: the prompt)')
     .option('--negative-2 <prompt>', 'the same for --negative')
