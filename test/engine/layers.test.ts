@@ -37,7 +37,7 @@ const scope = (
 ): UNetScope => ({
   g,
   config: { normNumGroups: 4, normEps: 1e-5, resnetTimeScaleShift: norm, useLinearProjection: linearProjection },
-  options: { attention: kind, loraTargets: new Set() },
+  options: { attention: kind },
   temb: inputs['temb'] ? silu(g, inputs['temb']) : inputs['x'],
   context: inputs['context'] ? g.reshape(inputs['context'], [18, 20]) : inputs['x'],
 })
@@ -134,8 +134,8 @@ test('a linear with a LoRA branch equals the linear with the merged weight', asy
     source: { bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) },
   })
   const build = (targets: string[]): GraphBuilder => {
-    const g = new GraphBuilder('lora', 'fp32')
-    g.output('y', linear(g, g.input('x', x.shape), 'm', 40, { bias: false, loraTargets: new Set(targets) }))
+    const g = new GraphBuilder('lora', 'fp32', new Set(targets))
+    g.output('y', linear(g, g.input('x', x.shape), 'm', 40, { bias: false }))
     return g
   }
   const branch = await runGraph(build(['m']).finish(), new Map([['m.weight', store(weight.data)]]), {

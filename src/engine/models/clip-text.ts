@@ -14,6 +14,8 @@ export type ClipTextGraphOptions = {
   readonly skipLayers: number
   /** Whether the pooled, projected embedding is returned; needs a projection. */
   readonly pooled: boolean
+  /** Paths of linears that take a low-rank branch from the inputs, see layers.ts; layers that are skipped take none. */
+  readonly loraTargets?: ReadonlySet<string>
 }
 
 /** State-dict key of the table that turns token ids into embeddings, (vocabSize, hiddenSize). */
@@ -32,7 +34,7 @@ export function clipTextGraph(config: ClipTextConfig, options: ClipTextGraphOpti
       'bad_argument',
       `clip_skip: this text encoder has ${layers} layers, ${skipLayers - 1} of them cannot be skipped`,
     )
-  const g = new GraphBuilder('clip text encoder', options.precision)
+  const g = new GraphBuilder('clip text encoder', options.precision, options.loraTargets)
   const positions = g.weight('text_model.embeddings.position_embedding.weight', [length, channels])
   const mask = causalMask(g, length)
   let x = g.reshape(g.add(g.input('token_embeds', [batch, length, channels]), positions), [batch * length, channels])

@@ -55,11 +55,11 @@ function feedForward(scope: UNetScope, x: Value, path: string): Value {
 }
 
 /** Both halves of the wide projection: as two linears, which saves a copy, or split after a LoRA branch over both. */
-function gatedHalves({ g, options }: UNetScope, x: Value, path: string): [hidden: Value, gate: Value] {
+function gatedHalves({ g }: UNetScope, x: Value, path: string): [hidden: Value, gate: Value] {
   const [rows, channels] = x.shape
   const count = channels * 4
-  if (options.loraTargets.has(path)) {
-    const wide = linear(g, x, path, count * 2, { loraTargets: options.loraTargets })
+  if (g.loraTargets.has(path)) {
+    const wide = linear(g, x, path, count * 2)
     const halves = [
       [rows, count],
       [rows, count],
@@ -74,5 +74,5 @@ function gatedHalves({ g, options }: UNetScope, x: Value, path: string): [hidden
 }
 
 function project(scope: UNetScope, x: Value, path: string, outFeatures: number, bias = true): Value {
-  return linear(scope.g, x, path, outFeatures, { bias, loraTargets: scope.options.loraTargets })
+  return linear(scope.g, x, path, outFeatures, { bias })
 }

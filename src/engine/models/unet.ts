@@ -17,6 +17,8 @@ export type UNetGraphOptions = LayerOptions & {
   readonly width: number
   /** Tokens of the prompt: 77 a chunk. */
   readonly textLength: number
+  /** Paths of linears and convolutions that take a low-rank branch from the inputs, see layers.ts. */
+  readonly loraTargets: ReadonlySet<string>
   /** Whether a ControlNet's residuals are inputs. */
   readonly controlResiduals: boolean
 }
@@ -30,7 +32,7 @@ export type UNetGraphOptions = LayerOptions & {
  */
 export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph {
   const { batch, height, width, textLength } = options
-  const g = new GraphBuilder('unet', options.precision)
+  const g = new GraphBuilder('unet', options.precision, options.loraTargets)
 
   // 1. inputs and the embedding of timestep, sizes and pooled text
   const sample = g.input('sample', [batch, config.inChannels, height, width])

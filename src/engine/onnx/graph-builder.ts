@@ -41,6 +41,8 @@ export type NodeOptions = {
 export class GraphBuilder {
   readonly name: string
   readonly precision: Precision
+  /** Paths of linears and convolutions that take a low-rank branch from the inputs, see layers.ts. */
+  readonly loraTargets: ReadonlySet<string>
   readonly #nodes: NodeProto[] = []
   readonly #constants = new Map<string, TensorProto>()
   readonly #weights = new Map<string, WeightUse>()
@@ -48,9 +50,10 @@ export class GraphBuilder {
   readonly #outputs: ValueInfoProto[] = []
   #count = 0
 
-  constructor(name: string, precision: Precision) {
+  constructor(name: string, precision: Precision, loraTargets: ReadonlySet<string> = new Set()) {
     this.name = name
     this.precision = precision
+    this.loraTargets = loraTargets
   }
 
   /** The element type of weights and activations. */

@@ -7,27 +7,29 @@ import type { GraphBuilder, Value } from './graph-builder.ts'
 export type LayerOptions = {
   /** `fused`: one MultiHeadAttention node; `plain`: MatMul and Softmax, for backends whose fused kernel is wrong. */
   readonly attention: 'fused' | 'plain'
-  /** Paths of linears that take a low-rank branch x·A·B from the inputs `<path>.lora_A` and `<path>.lora_B`. */
-  readonly loraTargets: ReadonlySet<string>
 }
 
-/** y = x·Wᵀ + b over rows. (N, in) → (N, out), plus the LoRA branch where `path` is a target. */
+/**
+ * y = x·Wᵀ + b over rows. (N, in) → (N, out). Where `path` is a LoRA target, x·A·B is added: A (in, r) and B (r, out)
+ * are the inputs `<path>.lora_A` and `<path>.lora_B`, alpha / rank and strength folded into B.
+ */
 export function linear(
   g: GraphBuilder,
   x: Value,
   path: string,
   outFeatures: number,
-  { bias = true, loraTargets }: { bias?: boolean; loraTargets?: ReadonlySet<string> } = {},
+  { bias = true }: { bias?: boolean } = {},
 ): Value {
   const [rows, inFeatures] = x.shape as [number, number]
   const weight = g.weight(`${path}.weight`, [outFeatures, inFeatures])
   const inputs = bias ? [x, weight, g.weight(`${path}.bias`, [outFeatures])] : [x, weight]
   const y = g.node('Gemm', inputs, [rows, outFeatures], { attributes: { transB: 1 }, name: path })
-  if (!loraTargets?.has(path)) return y
-  const a = g.input(`${path}.lora_A`, [inFeatures, `${path}.rank`]) // (in, r)
-  const b = g.input(`${path}.lora_B`, [`${path}.rank`, outFeatures]) // (r, out), alpha / rank folded in
+  if (!g.loraTargets.has(path)) return y
+  const a = g.input(`${path}.lora_A`, [inFeatures, `${path}.rank`])
+  const b = g.input(`${path}.lora_B`, [`${path}.rank`, outFeatures])
   const down = g.node('MatMul', [x, a], [rows, -1], { name: path })
-  return g.add(y, g.node('MatMul', [down, b], [rows, outFeatures], { name: path }))
+  // With y as its third input the product is added where it is computed, without a pass of its own.
+  return g.node('Gemm', [down, b, y], [rows, outFeatures], { name: path })
 }
 
 /** Rows `first` to `first + count` of a linear with `outFeatures`, without computing the others. (N, in) → (N, count) */
@@ -44,7 +46,10 @@ export function linearRows(
   return g.node('Gemm', [x, weight, bias], [rows, count], { attributes: { transB: 1 }, name: path })
 }
 
-/** A square convolution with bias; `padEnd` pads below and on the right. (B, in, H, W) → (B, out, H', W'). */
+/**
+ * A square convolution with bias; `padEnd` pads below and on the right. (B, in, H, W) → (B, out, H', W'). Where `path`
+ * is a LoRA target, a convolution by `<path>.lora_A` (r, in, k, k) and a 1×1 one by `<path>.lora_B` (out, r, 1, 1) are added.
+ */
 export function conv2d(
   g: GraphBuilder,
   x: Value,
@@ -59,14 +64,18 @@ export function conv2d(
   const out = (size: number): number => Math.floor((size + padding + padEnd - kernel) / stride) + 1
   const weight = g.weight(`${path}.weight`, [outChannels, inChannels, kernel, kernel])
   const bias = g.weight(`${path}.bias`, [outChannels])
-  return g.node('Conv', [x, weight, bias], [batch, outChannels, out(height), out(width)], {
-    attributes: {
-      kernel_shape: [kernel, kernel],
-      strides: [stride, stride],
-      pads: [padding, padding, padEnd, padEnd],
-    },
-    name: path,
-  })
+  const size = [out(height), out(width)]
+  const attributes = {
+    kernel_shape: [kernel, kernel],
+    strides: [stride, stride],
+    pads: [padding, padding, padEnd, padEnd],
+  }
+  const y = g.node('Conv', [x, weight, bias], [batch, outChannels, ...size], { attributes, name: path })
+  if (!g.loraTargets.has(path)) return y
+  const a = g.input(`${path}.lora_A`, [`${path}.rank`, inChannels, kernel, kernel])
+  const b = g.input(`${path}.lora_B`, [outChannels, `${path}.rank`, 1, 1])
+  const down = g.node('Conv', [x, a], [batch, -1, ...size], { attributes, name: path })
+  return g.add(y, g.node('Conv', [down, b], y.shape, { attributes: { kernel_shape: [1, 1] }, name: path }))
 }
 
 /** GroupNorm with scale and bias a channel. (B, C, H, W) → same. InstanceNormalization over the groups is the quickest exact form. */
