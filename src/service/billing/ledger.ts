@@ -19,35 +19,34 @@ export type Balance = {
 /**
  * Promise `amountMicros` (≥ 0) to a subject; it counts as gone from the balance at once. Locks the account's row until the
  * transaction ends, so that two holds cannot both spend the last of a balance. Throws `no_credit` where the account is
- * prepaid and its balance too small; a second hold for a subject is `internal`.
+ * prepaid and its balance too small; a second hold for a subject is `internal`. The transaction must end with what this
+ * throws.
  */
 export async function hold(
   tx: Transaction,
   { accountId, amountMicros, ...subject }: Subject & { readonly accountId: string; readonly amountMicros: bigint },
 ): Promise<void> {
   if (amountMicros < 0n) throw broken(subject, `a hold of ${amountMicros} micro-dollars`)
-  const { prepaid } = await lockAccount(tx, accountId)
-  if (prepaid) {
-    const { balanceMicros } = await balanceOf(tx, accountId)
-    if (balanceMicros < amountMicros)
-      throw new AppError(
-        'no_credit',
-        `credit: this costs ${dollars(amountMicros)}, the balance is ${dollars(balanceMicros)}`,
-      )
-  }
-  const added = await tx
-    .insert(ledgerEntries)
-    .values({
-      accountId,
-      type: 'hold',
-      amountMicros: -amountMicros,
-      heldMicros: amountMicros,
-      spentMicros: 0n,
-      ...subject,
-    })
-    .onConflictDoNothing()
-    .returning({ id: ledgerEntries.id })
-  if (added.length === 0) throw broken(subject, 'a second hold')
+  const { rows } = await tx.execute<{ prepaid: boolean; added: number }>(sql`
+    with locked as (
+      select id, prepaid from ${accounts} where ${accounts.id} = ${accountId} for no key update
+    ), added as (
+      insert into ${ledgerEntries} (account_id, type, amount_micros, held_micros, spent_micros, subject_kind, subject_id)
+      select id, 'hold', ${-amountMicros}::bigint, ${amountMicros}::bigint, 0, ${subject.subjectKind}, ${subject.subjectId}
+      from locked on conflict do nothing returning 1
+    )
+    select prepaid, (select count(*) from added)::int as added from locked`)
+  const account = rows.at(0)
+  if (!account) throw noAccount(accountId)
+  if (account.added === 0) throw broken(subject, 'a second hold')
+  if (!account.prepaid) return
+  // What was just written is among the entries; where the balance does not bear it, the transaction takes it back.
+  const { balanceMicros } = await balanceOf(tx, accountId)
+  if (balanceMicros < 0n)
+    throw new AppError(
+      'no_credit',
+      `credit: this costs ${dollars(amountMicros)}, the balance is ${dollars(balanceMicros + amountMicros)}`,
+    )
 }
 
 /** Make a hold final. Throws `internal` where there is none, or where it was captured or released before. */
@@ -139,40 +138,30 @@ export function dollars(micros: bigint): string {
   return `${micros < 0n ? '-' : ''}$${digits.slice(0, -6)}.${fraction}`
 }
 
-async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'release'): Promise<void> {
+async function settle(
+  tx: Transaction,
+  { subjectKind, subjectId }: Subject,
+  type: 'capture' | 'release',
+): Promise<void> {
+  const [balance, spent] = type === 'capture' ? [sql`0`, sql`held_micros`] : [sql`held_micros`, sql`0`]
+  const { rows } = await tx.execute(sql`
+    insert into ${ledgerEntries} (account_id, type, amount_micros, held_micros, spent_micros, subject_kind, subject_id)
+    select account_id, ${type}, ${balance}, -held_micros, ${spent}, subject_kind, subject_id from ${ledgerEntries}
+    where subject_kind = ${subjectKind} and subject_id = ${subjectId} and type = 'hold'
+    on conflict do nothing returning 1`)
+  if (rows.length === 1) return
   const entries = await tx
-    .select({
-      type: ledgerEntries.type,
-      accountId: ledgerEntries.accountId,
-      heldMicros: ledgerEntries.heldMicros,
-    })
+    .select({ type: ledgerEntries.type })
     .from(ledgerEntries)
     .where(
       and(
-        eq(ledgerEntries.subjectKind, subject.subjectKind),
-        eq(ledgerEntries.subjectId, subject.subjectId),
-        inArray(ledgerEntries.type, ['hold', 'capture', 'release']),
+        eq(ledgerEntries.subjectKind, subjectKind),
+        eq(ledgerEntries.subjectId, subjectId),
+        inArray(ledgerEntries.type, ['capture', 'release']),
       ),
     )
-  const held = entries.find((entry) => entry.type === 'hold')
-  if (!held) throw broken(subject, `a ${type} without a hold`)
-  const settled = entries.find((entry) => entry.type !== 'hold')
-  if (settled) throw broken(subject, `a ${type} after its ${settled.type}`)
-  const added = await tx
-    .insert(ledgerEntries)
-    .values({
-      accountId: held.accountId,
-      type,
-      amountMicros: type === 'capture' ? 0n : held.heldMicros,
-      heldMicros: -held.heldMicros,
-      spentMicros: type === 'capture' ? held.heldMicros : 0n,
-      subjectKind: subject.subjectKind,
-      subjectId: subject.subjectId,
-    })
-    // Two at once: the index lets one through, and the other comes here when that one has committed.
-    .onConflictDoNothing()
-    .returning({ id: ledgerEntries.id })
-  if (added.length === 0) throw broken(subject, `a ${type} beside another end`)
+  const subject = { subjectKind, subjectId }
+  throw broken(subject, entries.length > 0 ? `a ${type} after its ${entries[0].type}` : `a ${type} without a hold`)
 }
 
 /**
@@ -181,8 +170,12 @@ async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'rele
  */
 export async function lockAccount(tx: Transaction, accountId: string): Promise<typeof accounts.$inferSelect> {
   const [account] = await tx.select().from(accounts).where(eq(accounts.id, accountId)).for('no key update')
-  if (!account) throw new AppError('not_found', `account: there is none with the id "${accountId}"`)
+  if (!account) throw noAccount(accountId)
   return account
+}
+
+function noAccount(accountId: string): AppError {
+  return new AppError('not_found', `account: there is none with the id "${accountId}"`)
 }
 
 /** The service's own mistake, which no client can cause. */
