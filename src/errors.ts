@@ -32,6 +32,7 @@ export const errorTable = {
   too_many_jobs: { status: 429, retryable: true },
   queue_full: { status: 503, retryable: true },
   too_large: { status: 413, retryable: false },
+  fetch_failed: { status: 422, retryable: true },
   prompt_refused: { status: 400, retryable: false },
   idempotency_conflict: { status: 422, retryable: false },
   unsupported: { status: 422, retryable: false },
