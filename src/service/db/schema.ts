@@ -16,7 +16,7 @@ import {
   timestamp,
   uniqueIndex,
 } from 'drizzle-orm/pg-core'
-import type { GenerateTask } from '#worker/protocol.ts'
+import type { AssetReport, ContentHash, GenerateTask } from '#worker/protocol.ts'
 import type { ErrorDetail } from '../../errors.ts'
 
 const bytea = customType<{ data: Uint8Array; driverData: Uint8Array }>({ dataType: () => 'bytea' })
@@ -197,4 +197,126 @@ export const previews = pgTable('previews', {
     .references(() => jobs.id, { onDelete: 'cascade' }),
   step: integer('step').notNull(),
   jpeg: bytea('jpeg').notNull(),
+})
+
+/** Files of assets by what is in them; several assets may refer to one. A row goes with its last reference, then its file. */
+export const assetBlobs = pgTable('asset_blobs', {
+  /** SHA-256 of the bytes, by which tasks name the file. */
+  hash: text('hash').$type<ContentHash>().primaryKey(),
+  /** Where they lie in the file store; made up anew for each upload and never used again. */
+  key: text('key').notNull().unique(),
+  sizeBytes: bigint('size_bytes', { mode: 'number' }).notNull(),
+  createdAt: time('created_at').notNull().defaultNow(),
+})
+
+/** What an asset can be, as the wire calls it. */
+export const assetTypes = ['file', 'checkpoint', 'lora', 'textual_inversion', 'vae', 'latent'] as const
+export type AssetType = (typeof assetTypes)[number]
+
+/** States of an asset, as the wire calls them. */
+export const assetStatuses = [
+  'ready_to_upload',
+  'uploading',
+  'uploaded',
+  'ready',
+  'rejected',
+  'error',
+  'deleted',
+] as const
+export type AssetStatus = (typeof assetStatuses)[number]
+
+/** What its owner, and later its inspection, says of an asset. */
+export type AssetData = {
+  /** Such as image/stable-diffusion-xl-v1-0; null for plain files. */
+  readonly engine: string | null
+  readonly dataType: string | null
+  readonly fileFormat: string | null
+  readonly triggerWords: readonly string[]
+  /** The checkpoint that a LoRA was made for, as its owner calls it. */
+  readonly checkpoint: string | null
+  readonly version: string | null
+}
+
+export const assets = pgTable(
+  'assets',
+  {
+    /** asset_… */
+    id: text('id').primaryKey(),
+    accountId: text('account_id')
+      .notNull()
+      .references(() => accounts.id),
+    name: text('name').notNull(),
+    description: text('description').notNull().default(''),
+    type: text('type', { enum: assetTypes }).notNull(),
+    data: jsonb('data').$type<AssetData>().notNull(),
+    isPublic: boolean('is_public').notNull().default(false),
+    status: text('status', { enum: assetStatuses }).notNull(),
+    /** Why it was rejected, or what went wrong. */
+    statusDetails: text('status_details').notNull().default(''),
+    /** Where it was fetched from, if it was. */
+    url: text('url'),
+    hfRepo: text('hf_repo'),
+    sizeBytes: bigint('size_bytes', { mode: 'number' }).notNull().default(0),
+    /** An upload that has not been inspected yet: its key in the file store, and its SHA-256. */
+    uploadKey: text('upload_key').unique(),
+    uploadHash: text('upload_hash').$type<ContentHash>(),
+    /** The file that jobs use; null unless the asset is ready. */
+    hash: text('hash')
+      .$type<ContentHash>()
+      .references(() => assetBlobs.hash),
+    report: jsonb('report').$type<AssetReport>(),
+    createdAt: time('created_at').notNull().defaultNow(),
+    /** When it became ready: from then on it counts as stored. */
+    readyAt: time('ready_at'),
+    /** When an upload that is not complete is given up. */
+    expiresAt: time('expires_at'),
+    deletedAt: time('deleted_at'),
+  },
+  (table) => [
+    uniqueIndex('assets_name')
+      .on(table.accountId, table.name)
+      .where(sql`${table.deletedAt} is null`),
+    index('assets_account').on(table.accountId, table.createdAt),
+    index('assets_hash').on(table.hash),
+    index('assets_expiry').on(table.expiresAt),
+  ],
+)
+
+/** Files that jobs need which have not ended; as long as a row is here, its file stays. */
+export const jobAssets = pgTable(
+  'job_assets',
+  {
+    jobId: text('job_id')
+      .notNull()
+      .references(() => jobs.id, { onDelete: 'cascade' }),
+    hash: text('hash')
+      .$type<ContentHash>()
+      .notNull()
+      .references(() => assetBlobs.hash),
+  },
+  (table) => [primaryKey({ columns: [table.jobId, table.hash] }), index('job_assets_hash').on(table.hash)],
+)
+
+/** Parts of an upload in several parts, until it is complete or given up. */
+export const uploadParts = pgTable(
+  'upload_parts',
+  {
+    assetId: text('asset_id')
+      .notNull()
+      .references(() => assets.id),
+    uploadId: text('upload_id').notNull(),
+    /** 1 to 10000; 0 stands for the upload itself, which may have no parts yet. */
+    number: integer('number').notNull(),
+    key: text('key').notNull(),
+    sizeBytes: bigint('size_bytes', { mode: 'number' }).notNull(),
+    etag: text('etag').notNull(),
+    createdAt: time('created_at').notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.uploadId, table.number] }), index('upload_parts_asset').on(table.assetId)],
+)
+
+/** Secrets of this deployment, made up once and shared by its processes. */
+export const secrets = pgTable('secrets', {
+  name: text('name').primaryKey(),
+  value: bytea('value').notNull(),
 })

@@ -1,4 +1,4 @@
-// Where bytes lie that are too large for a row: pictures that jobs start from and pictures that they make.
+// Where bytes lie that are too large for a row: pictures that jobs start from and pictures that they make, and assets.
 
 /** A store of bytes by key. A key is made by us, such as `jobs/req_…/input/<sha256>`; no text of a user's is in it. */
 export type BlobStore = {
@@ -6,6 +6,15 @@ export type BlobStore = {
   put(key: string, bytes: Uint8Array): Promise<void>
   /** The bytes, or null where there are none. */
   get(key: string): Promise<Uint8Array | null>
+  /**
+   * Store what comes in pieces, however much that is, without holding it in memory; when `chunks` throws, nothing is left.
+   * Throws `storage_unavailable`, `disk_full`, and what `chunks` throws.
+   */
+  write(key: string, chunks: AsyncIterable<Uint8Array>): Promise<void>
+  /** The bytes in pieces, from `start` on, or null where there are none. */
+  read(key: string, start?: number): Promise<AsyncIterable<Uint8Array> | null>
+  /** The file of this machine in which the bytes lie, whether there are any or not; null for a store elsewhere. */
+  placeOf(key: string): string | null
   /** Remove what is there; keys that are not are no error. */
   delete(keys: readonly string[]): Promise<void>
   /** All blobs whose key begins with `prefix`, in no order; those that come or go meanwhile may be missing. */

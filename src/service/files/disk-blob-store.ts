@@ -1,12 +1,13 @@
 // Blobs as files of one folder.
 import { randomBytes } from 'node:crypto'
-import { mkdir, opendir, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, opendir, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { AppError } from '../../errors.ts'
 import { checkedKey, type Blob, type BlobStore } from './blob-store.ts'
 
 /** Half-written files; no key begins with a dot. */
 const scratchName = '.part'
+const readAtOnceBytes = 1024 * 1024
 
 /** Blobs in `folder`, which is made for its owner only; what an ended process left half written is removed. */
 export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
@@ -15,19 +16,26 @@ export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
   await rm(scratch, { recursive: true, force: true })
   await mkdir(scratch, { recursive: true, mode: 0o700 })
   const fileOf = (key: string): string => path.join(root, checkedKey(key))
+  const store = async (key: string, content: Uint8Array | AsyncIterable<Uint8Array>): Promise<void> => {
+    const target = fileOf(key)
+    const part = path.join(scratch, randomBytes(9).toString('hex'))
+    try {
+      await writeFile(part, content, { flag: 'wx', mode: 0o600 })
+      await moveTo(part, target)
+    } catch (error) {
+      await rm(part, { force: true })
+      throw storageError(root, error)
+    }
+  }
   return {
-    put: async (key, bytes) => {
-      const target = fileOf(key)
-      const part = path.join(scratch, randomBytes(9).toString('hex'))
-      try {
-        await writeFile(part, bytes, { flag: 'wx', mode: 0o600 })
-        await moveTo(part, target)
-      } catch (error) {
-        await rm(part, { force: true })
-        throw storageError(root, error)
-      }
-    },
+    put: store,
+    write: store,
     get: async (key) => ifThere(readFile(fileOf(key))),
+    read: async (key, start = 0) => {
+      const file = await ifThere(open(fileOf(key)))
+      return file && file.createReadStream({ start, highWaterMark: readAtOnceBytes })
+    },
+    placeOf: fileOf,
     delete: async (keys) => {
       const folders = new Set<string>()
       for (const key of keys) {
@@ -49,7 +57,9 @@ async function moveTo(part: string, target: string): Promise<void> {
       await rename(part, target)
       return
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || attempt === 100) throw error
+      const { code } = error as NodeJS.ErrnoException
+      // Node says the latter where a folder vanished between its making and its being looked at.
+      if ((code !== 'ENOENT' && code !== 'ENOTDIR') || attempt === 100) throw error
     }
   }
 }
@@ -99,6 +109,8 @@ async function ifThere<T>(pending: Promise<T>): Promise<T | null> {
 }
 
 function storageError(root: string, error: unknown): unknown {
+  // What was wrong with the bytes that came.
+  if (error instanceof AppError) return error
   const { code } = error as NodeJS.ErrnoException
   if (code === 'ENOSPC' || code === 'EDQUOT')
     return new AppError('disk_full', `file store ${root}: no space is left`, { cause: error })

@@ -24,14 +24,14 @@ export function newJobId(): string {
   return typeid('req').toString()
 }
 
-/** The job's id as pg-boss writes it. */
-export function messageIdOf(jobId: string): string {
-  return TypeID.fromString(jobId, 'req').toUUID()
+/** An id as pg-boss writes it. */
+export function messageIdOf(id: string): string {
+  return TypeID.fromString(id).toUUID()
 }
 
-/** The job's id out of pg-boss's spelling. */
-export function jobIdOf(messageId: string): string {
-  return TypeID.fromUUID('req', messageId).toString()
+/** The id out of pg-boss's spelling, of a job unless `prefix` says otherwise. */
+export function jobIdOf(messageId: string, prefix: string = 'req'): string {
+  return TypeID.fromUUID(prefix, messageId).toString()
 }
 
 const { task: _task, bodyHash: _bodyHash, ...shown } = getTableColumns(jobs)

@@ -5,11 +5,14 @@ import { fromDrizzle, PgBoss, type JobAttempt } from 'pg-boss'
 import type { Database, Transaction } from '../db/database.ts'
 import { jobIdOf, messageIdOf } from './job.ts'
 
-/** A message in a dispatcher's hands; `attempt` fences what is done with it. */
+/** A message in a dispatcher's hands; `attempt` fences what is done with it. On a queue of inspections `jobId` is an asset's. */
 export type Message = { readonly queue: string; readonly jobId: string; readonly attempt: JobAttempt }
 
 /** Where a job's message stands: waiting, in a dispatcher's hands, or neither. */
 export type MessageState = 'waiting' | 'leased' | 'gone'
+
+/** What the names of queues begin with whose messages stand for assets that are to be inspected. */
+export const inspectionQueues = 'inspect/'
 
 /** How long a dispatcher may be silent before its jobs go to others, in seconds. */
 export const leaseSeconds = 15
@@ -67,7 +70,7 @@ export class MessageQueue implements AsyncDisposable {
   async take(tx: Transaction, queue: string, ignoreAccounts: readonly string[]): Promise<Message | null> {
     const [job] = await this.#boss.fetch(queue, { ignoreGroups: [...ignoreAccounts], db: fromDrizzle(tx, sql) })
     if (!job) return null
-    return { queue, jobId: jobIdOf(job.id), attempt: { id: job.id, retryCount: job.retryCount } }
+    return { queue, jobId: idOn(queue, job.id), attempt: { id: job.id, retryCount: job.retryCount } }
   }
 
   /** False when the lease is somebody else's by now. */
@@ -98,7 +101,7 @@ export class MessageQueue implements AsyncDisposable {
     for (const [queue, group] of Map.groupBy(messages, ({ queue }) => queue)) {
       const attempts = group.map(({ attempt }) => attempt)
       const { settled } = (await this.#boss.touch(queue, attempts)) as Settled
-      for (const id of settled) held.add(jobIdOf(id))
+      for (const id of settled) held.add(idOn(queue, id))
     }
     return held
   }
@@ -117,6 +120,10 @@ export class MessageQueue implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#boss.stop({ graceful: false, close: true })
   }
+}
+
+function idOn(queue: string, messageId: string): string {
+  return jobIdOf(messageId, queue.startsWith(inspectionQueues) ? 'asset' : 'req')
 }
 
 /** What pg-boss answers to calls that settle or touch; its own type leaves it open. */
