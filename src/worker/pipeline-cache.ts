@@ -9,8 +9,12 @@ import { privateWeightBytes, type NetworkSource } from '#engine/networks/network
 import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
+import { readBranches, type LoraBranches } from '#engine/weights/lora/lora-branches.ts'
+import { mergeWeights } from '#engine/weights/lora/merged-weights.ts'
+import { variantOf, type NetworkLoras } from '#engine/weights/lora/network-loras.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
-import { prepareWeights, type PreparedWeights } from '#engine/weights/prepared-cache.ts'
+import type { PreparedWeights } from '#engine/weights/cached-weights.ts'
+import { prepareWeights } from '#engine/weights/prepared-cache.ts'
 import { ownMemory } from './private-memory.ts'
 import type { EngineSettings, Progress } from './protocol.ts'
 
@@ -27,13 +31,32 @@ export type NetworkRequest<Config, Options, Network> = {
   readonly kind: 'textEncoder' | 'unet' | 'vaeDecoder' | 'vaeEncoder'
   readonly component: Component<Config>
   readonly options: Options
-  load(source: NetworkSource<Config>, options: Options): Promise<Network>
+  /** `loraTargets`: the modules that are to take branches. */
+  load(source: NetworkSource<Config>, options: Options, loraTargets: ReadonlySet<string>): Promise<Network>
   /** Memory that it takes beside its weights, in bytes. */
   readonly activationBytes: number
+  /** What the task's LoRAs do to it; absent or null where nothing. */
+  readonly loras?: NetworkLoras | null
 }
 
-/** A network and its hold on the files that it is mapped from. */
-type LoadedNetwork = { readonly network: AsyncDisposable; readonly prepared: PreparedWeights }
+/** A network that LoRAs may change. */
+type CachedNetwork = AsyncDisposable & { setLoras?(branches: LoraBranches): void }
+
+/** A network, its hold on the files that it is mapped from, and the LoRAs behind its branches. */
+type LoadedNetwork = {
+  readonly network: CachedNetwork
+  readonly prepared: PreparedWeights
+  branchHash: string | null
+}
+
+/** Opened models whose headers are kept. */
+const maxCheckpoints = 8
+
+/**
+ * Networks of one component and size that differ by their LoRAs alone: those that were used last stay. LoRAs on the
+ * same modules share one, as long as nothing has to be added to the weights.
+ */
+const maxLoraVariants = 2
 
 /** Memory that stays free for everything else on the machine, in bytes. */
 const reserveBytes = 512 << 20
@@ -65,9 +88,18 @@ export class PipelineCache implements AsyncDisposable {
   /** The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. */
   async checkpoint(path: string): Promise<Checkpoint> {
     const known = this.#checkpoints.get(path)
-    if (known && known.signature === (await signatureOf(known.checkpoint))) return known.checkpoint
+    if (known && known.signature === (await signatureOf(known.checkpoint))) {
+      this.#checkpoints.delete(path)
+      this.#checkpoints.set(path, known)
+      return known.checkpoint
+    }
     const checkpoint = await openCheckpoint(path)
+    this.#checkpoints.delete(path)
     this.#checkpoints.set(path, { signature: await signatureOf(checkpoint), checkpoint })
+    for (const oldest of this.#checkpoints.keys()) {
+      if (this.#checkpoints.size <= maxCheckpoints) break
+      this.#checkpoints.delete(oldest)
+    }
     return checkpoint
   }
 
@@ -93,45 +125,76 @@ export class PipelineCache implements AsyncDisposable {
   }
 
   /** A network of the model: from memory, or prepared, loaded and kept. */
-  async network<Config extends object, Options, Network extends AsyncDisposable>(
+  async network<Config extends object, Options, Network extends CachedNetwork>(
     model: OpenModel,
     request: NetworkRequest<Config, Options, Network>,
     onProgress: (progress: Progress) => void,
   ): Promise<Network> {
-    const { activationBytes, component, kind, options } = request
+    const { activationBytes, component, kind, loras = null, options } = request
     const hash = model.hashes.get(component.name)!
     const precision = componentPrecision(component.name, this.settings.precision)
-    const key = `${kind} ${hash} ${precision} ${JSON.stringify(options)}`
+    const plainKey = `${kind} ${hash} ${precision} ${JSON.stringify(options)}`
+    const key = loras === null ? plainKey : `${plainKey} loras ${variantOf(loras)}`
     const known = this.#networks.get(key)
     if (known) {
       this.#networks.delete(key)
       this.#networks.set(key, known)
+      await this.#setBranches(key, known, loras)
       return known.network as Network
     }
-    const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
-    const report = (doneBytes: number, totalBytes: number): void =>
-      onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })
     const dtype = precision === 'fp16' ? 'F16' : 'F32'
-    const prepared = await prepareWeights(component, hash, {
-      dtype,
-      cacheDir,
-      scratchDir,
-      limitBytes,
-      onProgress: report,
-    })
+    const prepared = await this.#prepare(component, hash, dtype, loras, onProgress)
     const { weights } = prepared
     try {
+      if (loras !== null) await this.#closeVariants(`${plainKey} loras `)
       await this.makeRoom(activationBytes + privateWeightBytes(weights))
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
         { backend: this.#backend, config: component.config, weights, precision },
         options,
+        new Set(loras?.targets),
       )
-      this.#networks.set(key, { network, prepared })
+      const loaded = { network, prepared, branchHash: null }
+      this.#networks.set(key, loaded)
+      await this.#setBranches(key, loaded, loras)
       return network
     } catch (error) {
-      prepared[Symbol.dispose]()
+      if (!this.#networks.has(key)) prepared[Symbol.dispose]()
       throw error
+    }
+  }
+
+  /** The weights in the precision's format, with what LoRAs add to them. */
+  async #prepare(
+    component: Component<object>,
+    hash: string,
+    dtype: 'F32' | 'F16',
+    loras: NetworkLoras | null,
+    onProgress: (progress: Progress) => void,
+  ): Promise<PreparedWeights> {
+    const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
+    const report = (doneBytes: number, totalBytes: number): void =>
+      onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })
+    const options = { dtype, cacheDir, scratchDir, limitBytes, onProgress: report }
+    const prepared = await prepareWeights(component, hash, options)
+    return loras?.merge ? await mergeWeights(component, hash, prepared, loras.merge, options) : prepared
+  }
+
+  /** Give a network the branches of a task's LoRAs, unless it has them. */
+  async #setBranches(key: string, loaded: LoadedNetwork, loras: NetworkLoras | null): Promise<void> {
+    if (loras === null || loras.branches.length === 0 || loaded.branchHash === loras.branchHash) return
+    await this.makeRoom(loras.branchBytes, key)
+    const branches = await readBranches(loras.branches)
+    loaded.network.setLoras?.(branches)
+    loaded.branchHash = loras.branchHash
+  }
+
+  /** Close the least recently used networks whose keys begin so, until there is a place for one more. */
+  async #closeVariants(prefix: string): Promise<void> {
+    const variants = [...this.#networks].filter(([key]) => key.startsWith(prefix))
+    for (const [key, loaded] of variants.slice(0, Math.max(0, variants.length + 1 - maxLoraVariants))) {
+      this.#networks.delete(key)
+      await close(loaded)
     }
   }
 
@@ -144,10 +207,14 @@ export class PipelineCache implements AsyncDisposable {
     return projection
   }
 
-  /** Release networks, the least recently used first, until `neededBytes` are available; returns how many are then. */
-  async makeRoom(neededBytes: number): Promise<number> {
+  /**
+   * Release networks, the least recently used first and never the one under `kept`, until `neededBytes` are available;
+   * returns how many are then.
+   */
+  async makeRoom(neededBytes: number, kept?: string): Promise<number> {
     for (const [key, loaded] of this.#networks) {
       if (this.#availableBytes() >= neededBytes) break
+      if (key === kept) continue
       this.#networks.delete(key)
       await close(loaded)
     }

@@ -22,6 +22,7 @@ export function pngText(task: GenerateTask, seed: number, hashes: ModelHashes): 
     width: String(task.width),
     height: String(task.height),
     ...startText(task.start),
+    ...given({ loras: task.loras.map(({ asset, scale }) => `${asset}:${scale}`).join(', ') || null }),
     model_hash: hashes.model,
     ...given({ refiner_hash: hashes.refiner, high_noise_frac: task.refiner?.denoisingEnd ?? null }),
   }

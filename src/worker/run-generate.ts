@@ -10,6 +10,7 @@ import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protoc
 import { AppError } from '../errors.ts'
 import { Stopwatch } from './stopwatch.ts'
 import { previewEncoder, type PreviewEncoder } from './preview-encoder.ts'
+import { openTaskLoras } from './task-loras.ts'
 import { taskModel } from './task-model.ts'
 import { taskNetworks } from './task-networks.ts'
 import { openTaskPictures } from './task-pictures.ts'
@@ -41,6 +42,7 @@ export async function runGenerate(
   const { pipeline, vae } = taskModel(checkpoint, refinerCheckpoint, task.start.mode)
   const order = pipelineOrder(task)
   checkOrder(pipeline, order)
+  const loras = await openTaskLoras(task, files, checkpoint)
   watch.enter('encodeStart')
   const pictures = await openTaskPictures(task, files, vaeScaleFactor(vae.config))
   watch.enter('load')
@@ -55,7 +57,7 @@ export async function runGenerate(
   const stepMs: number[] = []
   const warnings = new Set([...ignoredByGuidance(task), ...pictures.warnings])
   let current: Progress = { phase: 'encode' }
-  const networks = taskNetworks(opened, refiner, vae, {
+  const networks = taskNetworks(opened, refiner, vae, loras, {
     pipelines,
     onProgress,
     duringLoad: (load) => watch.during('load', load),
@@ -100,8 +102,8 @@ export async function runGenerate(
   }
 }
 
-function refuseAssets({ loras, textualInversions, vae }: GenerateTask): void {
-  const fields = { loras: loras.length > 0, textualInversions: textualInversions.length > 0, vae: vae !== null }
+function refuseAssets({ textualInversions, vae }: GenerateTask): void {
+  const fields = { textualInversions: textualInversions.length > 0, vae: vae !== null }
   for (const [field, isThere] of Object.entries(fields))
     if (isThere) throw new AppError('unsupported', `${field}: the engine cannot apply them yet`, { field })
 }

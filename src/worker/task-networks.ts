@@ -8,6 +8,7 @@ import { VaeEncoder, vaeEncodeBytes } from '#engine/networks/vae-encoder.ts'
 import type { Component } from '#engine/weights/checkpoint.ts'
 import { AppError } from '../errors.ts'
 import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
+import type { TaskLoras } from './task-loras.ts'
 import type { Progress } from './protocol.ts'
 
 /** How the networks of one task are had. */
@@ -34,24 +35,25 @@ const textActivationBytes = 64 << 20
 const minTilePixels = 256
 const minTileLatents = 8
 
-/** The networks of a model, its refiner's and its VAE's. */
+/** The networks of a model, its refiner's and its VAE's. LoRAs are the base model's: they do not fit a refiner. */
 export function taskNetworks(
   opened: OpenModel,
   refiner: OpenModel | null,
   vae: Component<VaeConfig>,
+  loras: TaskLoras,
   hooks: NetworkHooks,
 ): Networks {
   const load = loaderOf(opened, hooks)
   return {
-    ...denoiserNetworks(opened, hooks),
-    refiner: refiner && denoiserNetworks(refiner, hooks),
+    ...denoiserNetworks(opened, loras, hooks),
+    refiner: refiner && denoiserNetworks(refiner, null, hooks),
     vaeEncoder: (options) =>
       load({
         kind: 'vaeEncoder',
         component: vae,
         options,
         activationBytes: vaeEncodeBytes(vae.config, options),
-        load: (...args) => VaeEncoder.load(...args),
+        load: (source) => VaeEncoder.load(source, options),
       }),
     vaeDecoder: (options) =>
       load({
@@ -59,7 +61,7 @@ export function taskNetworks(
         component: vae,
         options,
         activationBytes: vaeDecodeBytes(vae.config, options),
-        load: (...args) => VaeDecoder.load(...args),
+        load: (source) => VaeDecoder.load(source, options),
       }),
     encodeEdgeLimit: (size) =>
       edgeLimit(vae.config, size, vaeEncodeBytes, hooks, (edge) => {
@@ -72,7 +74,7 @@ export function taskNetworks(
   }
 }
 
-function denoiserNetworks(opened: OpenModel, hooks: NetworkHooks): DenoiserNetworks {
+function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hooks: NetworkHooks): DenoiserNetworks {
   const { path, textEncoder, textEncoder2, unet } = opened.checkpoint
   const load = loaderOf(opened, hooks)
   return {
@@ -85,6 +87,7 @@ function denoiserNetworks(opened: OpenModel, hooks: NetworkHooks): DenoiserNetwo
         component,
         options,
         activationBytes: textActivationBytes,
+        loras: loras?.[which] ?? null,
         load: (...args) => TextEncoder.load(...args),
       })
     },
@@ -94,6 +97,7 @@ function denoiserNetworks(opened: OpenModel, hooks: NetworkHooks): DenoiserNetwo
         component: unet,
         options,
         activationBytes: unetActivationBytes(unet.config, options),
+        loras: loras?.unet ?? null,
         load: (...args) => UNet.load(...args),
       }),
   }

@@ -6,6 +6,8 @@ import type { Session } from '../backend.ts'
 import { clipTextGraph, tokenEmbeddingKey } from '../models/clip-text.ts'
 import type { ClipTextConfig } from '../models/clip-text-config.ts'
 import type { StoredTensor } from '../weights/checkpoint.ts'
+import type { LoraBranches } from '../weights/lora/lora-branches.ts'
+import { branchFeeds, type LoraFeeds } from './lora-feeds.ts'
 import { createSession, type NetworkSource } from './network-source.ts'
 
 export type TextEncoderOptions = {
@@ -27,25 +29,48 @@ export class TextEncoder implements AsyncDisposable {
   readonly #config: ClipTextConfig
   readonly #tokenTable: StoredTensor
   readonly #session: Session
+  readonly #loraTargets: ReadonlySet<string>
+  #loras: LoraFeeds = {}
 
-  private constructor(config: ClipTextConfig, tokenTable: StoredTensor, session: Session) {
+  private constructor(
+    config: ClipTextConfig,
+    tokenTable: StoredTensor,
+    session: Session,
+    loraTargets: ReadonlySet<string>,
+  ) {
     this.#config = config
     this.#tokenTable = tokenTable
     this.#session = session
+    this.#loraTargets = loraTargets
   }
 
-  static async load(source: NetworkSource<ClipTextConfig>, options: TextEncoderOptions): Promise<TextEncoder> {
+  /** Load the graph of one number of chunks; with `loraTargets` it takes branches at these modules, see {@link setLoras}. */
+  static async load(
+    source: NetworkSource<ClipTextConfig>,
+    options: TextEncoderOptions,
+    loraTargets: ReadonlySet<string> = new Set(),
+  ): Promise<TextEncoder> {
     const { config, precision, weights } = source
     const tokenTable = weights.get(tokenEmbeddingKey)
     if (!tokenTable) throw new AppError('missing_tensors', `text encoder: ${tokenEmbeddingKey} is missing`)
     const pooled = config.projectionDim !== null
-    const graph = clipTextGraph(config, { precision, batch: options.chunks, skipLayers: options.skipLayers, pooled })
+    const { chunks: batch, skipLayers } = options
+    const graph = clipTextGraph(config, { precision, batch, skipLayers, pooled, loraTargets })
+    // Layers that are skipped are not in the graph, and neither are their branches.
+    const inputs = new Set(graph.inputs.map(({ name }) => name))
+    const present = new Set([...loraTargets].filter((path) => inputs.has(`${path}.lora_A`)))
     // It runs once a prompt: repacking its weights would take longer than it saves.
     return new TextEncoder(
       config,
       tokenTable,
       await createSession(source, graph, { weightsInPlace: true, keepActivations: false }),
+      present,
     )
+  }
+
+  /** Set the branches of the following encodings: one for each of the targets that it was loaded with. */
+  setLoras(branches: LoraBranches): void {
+    this.#loras = branchFeeds('text encoder', this.#loraTargets, branches)
   }
 
   /** Encode chunks of 77 token ids; `eosPositions` says where each chunk's text ends. */
@@ -60,6 +85,7 @@ export class TextEncoder implements AsyncDisposable {
     const outputs = await this.#session.run({
       token_embeds: tokenEmbeds,
       ...(hasPooled && { eos_positions: positions }),
+      ...this.#loras,
     })
     return { hiddenStates: outputs['hidden_states'], pooled: outputs['pooled'] ?? null }
   }

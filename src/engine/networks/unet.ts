@@ -3,6 +3,8 @@ import type { Session } from '../backend.ts'
 import { timeProjection } from '../models/time-embedding.ts'
 import { unetGraph } from '../models/unet.ts'
 import type { UNetConfig } from '../models/unet-config.ts'
+import type { LoraBranches } from '../weights/lora/lora-branches.ts'
+import { branchFeeds, type LoraFeeds } from './lora-feeds.ts'
 import { areLarge, createSession, type NetworkSource } from './network-source.ts'
 
 export type UNetOptions = {
@@ -29,29 +31,43 @@ export class UNet implements AsyncDisposable {
   readonly #session: Session
   /** The input that tells the time, filled anew for each evaluation. */
   readonly #timeProj: Tensor
+  readonly #loraTargets: ReadonlySet<string>
+  #loras: LoraFeeds = {}
 
-  private constructor(config: UNetConfig, batch: number, session: Session) {
+  private constructor(config: UNetConfig, batch: number, session: Session, loraTargets: ReadonlySet<string>) {
     this.config = config
     this.batch = batch
     this.#session = session
+    this.#loraTargets = loraTargets
     this.#timeProj = zeros([batch, config.timeProjDim])
   }
 
-  static async load(source: NetworkSource<UNetConfig>, options: UNetOptions): Promise<UNet> {
+  /** Load the graph of one size; with `loraTargets` it takes branches at these modules, see {@link setLoras}. */
+  static async load(
+    source: NetworkSource<UNetConfig>,
+    options: UNetOptions,
+    loraTargets: ReadonlySet<string> = new Set(),
+  ): Promise<UNet> {
     const { backend, config, precision } = source
     const graph = unetGraph(config, {
       ...options,
       precision,
       // onnxruntime's fused kernel answers wrongly on WebGPU at head sizes 32 and 64.
       attention: backend.device === 'webgpu' ? 'plain' : 'fused',
-      loraTargets: new Set(),
+      loraTargets,
       controlResiduals: false,
     })
     return new UNet(
       config,
       options.batch,
       await createSession(source, graph, { weightsInPlace: areLarge(source.weights), keepActivations: true }),
+      loraTargets,
     )
+  }
+
+  /** Set the branches of the following evaluations: one for each of the targets that it was loaded with. */
+  setLoras(branches: LoraBranches): void {
+    this.#loras = branchFeeds('unet', this.#loraTargets, branches)
   }
 
   /** The network's output for latents (B, inChannels, H, W) at a timestep: (B, outChannels, H, W). */
@@ -61,6 +77,7 @@ export class UNet implements AsyncDisposable {
       time_proj: timeProjection(this.config, timestep, this.batch, this.#timeProj),
       encoder_hidden_states: conditioning.promptEmbeds,
       add_embeds: conditioning.addEmbeds,
+      ...this.#loras,
     })
     return outputs['noise_pred']
   }

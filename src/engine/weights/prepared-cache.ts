@@ -1,7 +1,6 @@
 // Weights in the format that the graphs compute in. A checkpoint that has it already is read where it lies; any other is
 // converted once into the cache folder, as one safetensors file a component, which onnxruntime then maps from disk.
-import { open, rename, rm, statfs, utimes } from 'node:fs/promises'
-import path from 'node:path'
+import type { FileHandle } from 'node:fs/promises'
 import { f32ToF16, toF32 } from '#tensor/dtype.ts'
 import {
   layoutSafetensors,
@@ -9,17 +8,11 @@ import {
   type NewTensor,
   type SafetensorsLayout,
 } from '#tensor/safetensors-writer.ts'
-import { openSafetensors } from '#tensor/safetensors.ts'
 import { AppError } from '../../errors.ts'
-import { cacheFault, makeFolder } from './cache-folder.ts'
-import { withLock } from './cache-lock.ts'
-import type { Component, StoredTensor, Weights } from './checkpoint.ts'
+import { cachedWeights, type CacheOptions, type PreparedWeights } from './cached-weights.ts'
+import type { Component, StoredTensor } from './checkpoint.ts'
 import { componentHash } from './hash.ts'
-import { evictPrepared, holdPrepared } from './prepared-files.ts'
 import { inFileOrder, storedLength, streamTensors, type TensorPiece } from './tensor-stream.ts'
-
-/** Part of every cached file's name: raised when the same checkpoint has to be prepared differently. */
-export const WEIGHTS_VERSION = 1
 
 /** The table of token embeddings: its rows are looked up from the original file, so that it is never converted. */
 export const tokenTable = 'text_model.embeddings.token_embedding.weight'
@@ -27,17 +20,8 @@ export const tokenTable = 'text_model.embeddings.token_embedding.weight'
 /** Stored bytes read at once; 8 MiB of fp16 become 16 MiB of fp32. */
 const pieceBytes = 8 * 1024 * 1024
 
-/** Weights to compile a network from; dispose of them when the network is closed, so that their file may be evicted. */
-export type PreparedWeights = Disposable & { readonly weights: Weights }
-
-export type PrepareOptions = {
+export type PrepareOptions = CacheOptions & {
   readonly dtype: 'F32' | 'F16'
-  /** Prepared files are in `<cacheDir>/weights`; made when missing. */
-  readonly cacheDir: string
-  /** An existing folder on the same file system for the half-written file. */
-  readonly scratchDir: string
-  /** Above this total of prepared files the least recently used go, except those that are in use in this process. */
-  readonly limitBytes: number
   /** Called after each piece that was converted, with bytes of the source; never when nothing is to be done. */
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
 }
@@ -54,7 +38,7 @@ export async function prepareWeights(
   component: Component<object>,
   hash: string,
   options: PrepareOptions,
-  { freeBytes = freeDiskBytes }: { freeBytes?: (folder: string) => Promise<number> } = {},
+  { freeBytes }: { freeBytes?: (folder: string) => Promise<number> } = {},
 ): Promise<PreparedWeights> {
   const { dtype } = options
   if (!/^[0-9a-f]{64}$/.test(hash)) throw new AppError('internal', `hash: "${hash}" is not 64 hexadecimal digits`)
@@ -65,98 +49,28 @@ export async function prepareWeights(
 
   const entries = inFileOrder(converted)
   const layout = layoutSafetensors(entries.map(([name, { shape }]) => ({ name, dtype, shape })))
-  const folder = path.resolve(options.cacheDir, 'weights')
-  const target = path.join(folder, `${hash}-${dtype}-v${WEIGHTS_VERSION}.safetensors`)
-  const release = holdPrepared(target)
-  try {
-    if (!(await isUsable(target, layout))) {
-      await makeFolder(folder)
-      await withLock(target, options.scratchDir, async () => {
-        // Whoever had the lock before us has probably made the file.
-        if (await isUsable(target, layout)) return
-        await makeRoom(component.name, target, layout.size, options.limitBytes, freeBytes)
-        await write(component, hash, entries, layout, target, options)
-      })
-    }
-    await evictPrepared(folder, options.limitBytes)
-  } catch (error) {
-    release()
-    throw cacheFault(error, folder)
-  }
-  const weights = new Map(
-    [...component.weights].map(([name, tensor]) => [
-      name,
-      name === tokenTable ? tensor : prepared(name, target, dtype, layout),
-    ]),
+  const file = await cachedWeights(
+    { hash, dtype, layout, name: component.name },
+    options,
+    (handle) => write(component, hash, entries, layout, handle, options),
+    freeBytes,
   )
-  return { weights, [Symbol.dispose]: release }
+  const weights = new Map(
+    [...component.weights].map(([name, tensor]) => [name, name === tokenTable ? tensor : file.weights.get(name)!]),
+  )
+  return { weights, [Symbol.dispose]: () => file[Symbol.dispose]() }
 }
 
-function prepared(name: string, file: string, dtype: 'F32' | 'F16', layout: SafetensorsLayout): StoredTensor {
-  const { shape, offset, length } = layout.tensors.get(name)!
-  return { dtype, shape, source: { file, offset, length } }
-}
-
-/** Whether the cached file is there and holds exactly this layout; marks it as used now. A damaged one is no error. */
-async function isUsable(target: string, layout: SafetensorsLayout): Promise<boolean> {
-  try {
-    const { size, tensors } = await openSafetensors(target)
-    if (size !== layout.size || tensors.size !== layout.tensors.size) return false
-    for (const [name, wanted] of layout.tensors) {
-      const found = tensors.get(name)
-      if (found?.dtype !== wanted.dtype || found.offset !== wanted.offset || found.length !== wanted.length)
-        return false
-      if (found.shape.join() !== wanted.shape.join()) return false
-    }
-    const now = new Date()
-    await utimes(target, now, now)
-    return true
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
-    // ENOENT: evicted by another process since it was opened.
-    if (code === 'model_not_found' || code === 'bad_file' || code === 'ENOENT') return false
-    throw error
-  }
-}
-
-/** Throws `disk_full` unless `neededBytes` are free, after evicting what the limit would not keep anyway. */
-async function makeRoom(
-  name: string,
-  target: string,
-  neededBytes: number,
-  limitBytes: number,
-  freeBytes: (folder: string) => Promise<number>,
-): Promise<void> {
-  const folder = path.dirname(target)
-  // Absent, or damaged and of no use: its space is better used.
-  await rm(target, { recursive: true, force: true })
-  if ((await freeBytes(folder)) >= neededBytes) return
-  await evictPrepared(folder, limitBytes - neededBytes)
-  const free = await freeBytes(folder)
-  if (free < neededBytes)
-    throw new AppError(
-      'disk_full',
-      `cache: preparing the ${name} needs ${Math.ceil(neededBytes / 1e6)} MB, ${folder} has ${Math.floor(free / 1e6)} MB free`,
-    )
-}
-
-async function freeDiskBytes(folder: string): Promise<number> {
-  const { bavail, bsize } = await statfs(folder)
-  return bavail * bsize
-}
-
-/** Convert everything into a file of the scratch folder, and rename it into place once it is safely on disk. */
+/** Convert everything into an open file. */
 async function write(
   component: Component<object>,
   hash: string,
   entries: readonly (readonly [string, StoredTensor])[],
   layout: SafetensorsLayout,
-  target: string,
-  options: PrepareOptions,
+  handle: FileHandle,
+  { dtype, cacheDir, scratchDir, onProgress }: PrepareOptions,
 ): Promise<void> {
-  const { dtype, cacheDir, scratchDir, onProgress } = options
   const totalBytes = entries.reduce((sum, [, tensor]) => sum + storedLength(tensor), 0)
-  const scratch = path.join(scratchDir, path.basename(target))
   const pieces = ahead(convert(streamTensors(entries, pieceBytes), dtype))
   let doneBytes = 0
   async function* bytesOf({ name }: NewTensor): AsyncGenerator<Uint8Array> {
@@ -170,23 +84,14 @@ async function write(
     }
   }
   try {
-    {
-      await using handle = await open(scratch, 'w')
-      await writeSafetensors(
-        handle,
-        [...layout.tensors].map(([name, { shape }]) => ({ name, dtype, shape })),
-        bytesOf,
-      )
-      await handle.datasync()
-    }
+    await writeSafetensors(
+      handle,
+      [...layout.tensors].map(([name, { shape }]) => ({ name, dtype, shape })),
+      bytesOf,
+    )
     // Usually a few stat calls; without it a file replaced since it was hashed would be kept under the wrong name.
     if ((await componentHash(component, { cacheDir, scratchDir })) !== hash)
       throw new AppError('bad_file', `${component.name}: its files have changed since they were hashed; try again`)
-    await rename(scratch, target)
-    await syncFolder(path.dirname(target))
-  } catch (error) {
-    await rm(scratch, { force: true })
-    throw error
   } finally {
     await pieces.return(undefined)
   }
@@ -242,11 +147,4 @@ async function* ahead<T>(source: AsyncGenerator<T>): AsyncGenerator<T, void, und
     await Promise.allSettled([pending])
     await source.return(undefined)
   }
-}
-
-/** Makes a rename survive a power failure; Windows knows no such call for folders. */
-async function syncFolder(folder: string): Promise<void> {
-  if (process.platform === 'win32') return
-  await using handle = await open(folder, 'r')
-  await handle.sync()
 }

@@ -19,15 +19,10 @@ import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { cacheFault } from '#engine/weights/cache-folder.ts'
+import { WEIGHTS_VERSION, type PreparedWeights } from '#engine/weights/cached-weights.ts'
 import type { Component, StoredTensor, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
 import { componentHash } from '#engine/weights/hash.ts'
-import {
-  prepareWeights,
-  tokenTable,
-  WEIGHTS_VERSION,
-  type PreparedWeights,
-  type PrepareOptions,
-} from '#engine/weights/prepared-cache.ts'
+import { prepareWeights, tokenTable, type PrepareOptions } from '#engine/weights/prepared-cache.ts'
 import { openSafetensors, readTensorBytes } from '#tensor/safetensors.ts'
 import { createScratch } from '#worker/scratch-folder.ts'
 import type { AppError } from '../../../src/errors.ts'
