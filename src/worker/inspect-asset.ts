@@ -1,13 +1,76 @@
 // One upload in an engine process: what is it, and can it be used here? It was written by a stranger, so that nothing of
-// it is believed but its bytes.
+// it is believed but its bytes, and what is refused is refused in words for a stranger.
+import { open, rm } from 'node:fs/promises'
+import { cacheFault } from '#engine/weights/cache-folder.ts'
+import { describeAsset } from '#engine/weights/asset-file.ts'
 import type { AssetReport } from '#engine/weights/asset-report.ts'
+import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
+import { convertTorchFile, openTorchFile } from '#tensor/torch-file.ts'
 import { AppError } from '../errors.ts'
 import type { AssetInspection } from './protocol.ts'
 
+/** Names of values that are shown; a training checkpoint has a dozen. */
+const shownNames = 5
+
 /**
  * Describe an upload, and convert it where it is no safetensors. Throws `bad_file`, `wrong_architecture`,
- * `missing_tensors` or `unsupported` with a reason for its owner, without any path of this machine.
+ * `missing_tensors` or `disk_full` with a reason for its owner, without any path of this machine; `output` is left only
+ * where the upload was converted and can be used.
  */
-export async function inspectAsset({ kind }: AssetInspection): Promise<AssetReport> {
-  throw new AppError('unsupported', `kind: uploads of ${kind} cannot be inspected yet`, { field: 'kind' })
+export async function inspectAsset({ checkpoint, kind, output, path }: AssetInspection): Promise<AssetReport> {
+  // What is wrong with the deployment's own model is not the upload's fault and is told as it is.
+  const served = await openCheckpoint(checkpoint)
+  let isDone = false
+  try {
+    const fileFormat = await formatOf(path)
+    const converted = fileFormat === 'pt'
+    const leftOut = converted ? await convert(path, output) : []
+    const report = await describeAsset(converted ? output : path, kind, served)
+    isDone = true
+    return { ...report, fileFormat, converted, warnings: [...report.warnings, ...leftOut] }
+  } catch (error) {
+    throw forStranger(error, { [path]: 'file', [output]: 'file', [served.path]: 'model' })
+  } finally {
+    if (!isDone) await rm(output, { force: true })
+  }
+}
+
+async function convert(path: string, output: string): Promise<string[]> {
+  const torch = await openTorchFile(path)
+  try {
+    await convertTorchFile(torch, output)
+  } catch (error) {
+    throw cacheFault(error, 'the scratch folder')
+  }
+  const { leftOut } = torch
+  if (leftOut.length === 0) return []
+  const more = leftOut.length > shownNames ? ` and ${leftOut.length - shownNames} more` : ''
+  return [`values that are no weights were left out: ${leftOut.slice(0, shownNames).join(', ')}${more}`]
+}
+
+/** By the first bytes; whatever is no file of torch.save is held to be safetensors, whose reader says what it is. */
+async function formatOf(path: string): Promise<AssetReport['fileFormat']> {
+  const start = new Uint8Array(8)
+  await using handle = await open(path, 'r')
+  await handle.read(start, 0, start.length, 0)
+  if (Buffer.from(start).toString('latin1').startsWith('PK\u0003\u0004')) return 'pt'
+  // A header of safetensors that begins like a pickle's protocol is shorter than 2^56 bytes.
+  if (start[0] === 0x80 && start[1] >= 2 && start[1] <= 5 && start[7] !== 0)
+    throw new AppError(
+      'bad_file',
+      'the file is a pickle without an archive, as torch.save wrote before PyTorch 1.6; save it again as safetensors, or with a newer torch.save',
+    )
+  return 'safetensors'
+}
+
+/** The same error without this machine's paths. */
+function forStranger(error: unknown, paths: Readonly<Record<string, string>>): unknown {
+  if (!(error instanceof AppError)) return error
+  let { message } = error
+  for (const [place, noun] of Object.entries(paths)) {
+    const named = new RegExp(`\\b(the )?(textual inversion|\\w+) ${RegExp.escape(place)}`, 'g')
+    message = message.replaceAll(named, (_, _article, kind: string) => `the ${kind}`)
+    message = message.replaceAll(place, `the ${noun}`)
+  }
+  return new AppError(error.code, message, { cause: error, field: error.field })
 }

@@ -79,8 +79,8 @@ export type TaskFiles = {
   /** Files of LoRAs, inversions and VAEs that the task names. */
   readonly assets: Readonly<Record<ContentHash, string>>
   /**
-   * The model that the deployment serves, where `checkpoint` is another one: an uploaded single file has no tokenizer
-   * and takes that model's if it has CLIP's own or another of the same size.
+   * The model that the deployment serves, where `checkpoint` is another one. An uploaded single file has no tokenizer
+   * beside it: with another vocabulary than CLIP's it takes this model's, if that has as many tokens.
    */
   readonly servedModel?: string | undefined
 }

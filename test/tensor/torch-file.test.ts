@@ -19,7 +19,7 @@ test.each(names)('%s.pt holds the tensors that torch wrote', async (name) => {
   expect([...actual.keys()].sort()).toEqual([...expected.keys()].sort())
   for (const [key, { dtype, shape, bytes }] of expected) {
     expect({ key, dtype: actual.get(key)!.dtype, shape: actual.get(key)!.shape }).toEqual({ key, dtype, shape })
-    expect(Buffer.from(actual.get(key)!.bytes).equals(bytes), key).toBe(true)
+    expect({ key, equal: Buffer.from(actual.get(key)!.bytes).equals(bytes) }).toEqual({ key, equal: true })
   }
 })
 

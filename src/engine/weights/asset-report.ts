@@ -1,12 +1,12 @@
 // What an upload turned out to be, as plain data for people and programs.
-import type { ComponentName } from './checkpoint.ts'
+import type { LoraReport } from './lora/lora.ts'
 
 /** What an uploaded file of weights can be. */
 export const assetKinds = ['checkpoint', 'controlnet', 'lora', 'textual_inversion', 'vae'] as const
 export type AssetKind = (typeof assetKinds)[number]
 
 /** The number format of the weights; `mixed` where there are several. */
-export type AssetDataType = 'fp32' | 'fp16' | 'bf16' | 'fp64' | 'mixed'
+export type AssetDataType = 'fp32' | 'fp16' | 'bf16' | 'mixed'
 
 /** What is known of an upload that can be used: it was read by content, whatever its name says. */
 export type AssetReport = {
@@ -22,6 +22,8 @@ export type AssetReport = {
   readonly parameters: number
   /** What the file's metadata proposes, the likeliest first. */
   readonly triggerWords: readonly string[]
+  /** A picture of what it does, as a data URL, where the metadata have one. */
+  readonly thumbnail: string | null
   /** Things that its owner should know, such as a VAE that seems to be Stable Diffusion 1.5's. */
   readonly warnings: readonly string[]
   readonly details: AssetDetails
@@ -36,17 +38,7 @@ export type AssetDetails =
       readonly vaeIncluded: boolean
     }
   | { readonly kind: 'controlnet'; readonly layout: 'diffusers' | 'ldm' | 'union' | 'control-lora' }
-  | {
-      readonly kind: 'lora'
-      /** Family, such as `lora` or `lokr`, → modules of it. */
-      readonly families: Readonly<Record<string, number>>
-      /** Smallest and greatest rank; null where no module has one. */
-      readonly rank: { readonly min: number; readonly max: number } | null
-      /** Network → modules of it that are changed. */
-      readonly targets: Readonly<Partial<Record<ComponentName, number>>>
-      readonly tensorsUsed: number
-      readonly tensorsPresent: number
-    }
+  | ({ readonly kind: 'lora' } & Omit<LoraReport, 'thumbnail' | 'triggerWords'>)
   | {
       readonly kind: 'textual_inversion'
       /** Places of a prompt that it takes. */

@@ -1,6 +1,6 @@
 // The autoencoder of a single file (names of CompVis' latent-diffusion) and of older diffusers folders.
 import type { VaeConfig } from '../models/vae-config.ts'
-import { shapeOfRank, type KeyMap, type Shapes } from './ldm-keys.ts'
+import { maxLayers, shapeOfRank, type KeyMap, type Shapes } from './ldm-keys.ts'
 import { MissingTensorsError } from './match-weights.ts'
 
 /** SDXL's; single files cannot say it. */
@@ -72,6 +72,6 @@ export const folderVaeKeys: KeyMap = (name) => {
 
 function countWhile(test: (index: number) => boolean): number {
   let index = 0
-  while (test(index)) index++
+  while (index < maxLayers && test(index)) index++
   return index
 }

@@ -38,8 +38,11 @@ const leftovers = [
   /^conditioner\.embedders\.0\.transformer\.text_projection(\.weight)?$/,
 ]
 
-/** Open a single file. Throws `model_not_found`, `bad_file`, `wrong_architecture` or `missing_tensors`. */
-export async function openSingleFile(path: string): Promise<Checkpoint> {
+/**
+ * Open a single file. Throws `model_not_found`, `bad_file`, `wrong_architecture` or `missing_tensors`. `given` is the
+ * tokenizer of a file that has neither CLIP's vocabulary nor a tokenizer beside it, if it has as many tokens.
+ */
+export async function openSingleFile(path: string, given: TokenizerData | null = null): Promise<Checkpoint> {
   const file = await openSafetensors(path)
   const recognised = recognise(shapesOf(foundUnder(file, '')))
   if (recognised.family === 'sdxl-unet') throw new AppError('missing_tensors', `file ${path} is ${recognised.words}`)
@@ -89,7 +92,7 @@ export async function openSingleFile(path: string): Promise<Checkpoint> {
         'wrong_architecture',
         `file ${path}: ${encoder.name} has ${encoder.config.maxPositionEmbeddings} positions, supported: ${clipChunkLength}`,
       )
-  const tokenizer = await tokenizerOf(path, textEncoder2.config.vocabSize)
+  const tokenizer = await tokenizerOf(path, textEncoder2.config.vocabSize, given)
   return {
     path,
     layout: 'single-file',
@@ -145,7 +148,7 @@ function refuseUnknownEmbedders(file: SafetensorsFile): void {
  * CLIP's own tokenizer, or the one in a folder beside the file (`model.safetensors` → `model.tokenizer/`), for models
  * that were trained with another vocabulary. Padded as SDXL pads encoder 2: with token 0.
  */
-async function tokenizerOf(path: string, vocabSize: number): Promise<TokenizerData> {
+async function tokenizerOf(path: string, vocabSize: number, given: TokenizerData | null): Promise<TokenizerData> {
   const { dir, name } = parse(path)
   const beside = join(dir, `${name}.tokenizer`)
   if (await isDirectory(beside)) {
@@ -157,12 +160,13 @@ async function tokenizerOf(path: string, vocabSize: number): Promise<TokenizerDa
       )
     return { ...tokenizer, padTokenId: 0 }
   }
-  if (vocabSize !== standardVocabSize)
+  if (vocabSize === standardVocabSize) return await standardTokenizer(0)
+  if (given?.vocab.size !== vocabSize)
     throw new AppError(
       'wrong_architecture',
       `file ${path} has embeddings of ${vocabSize} tokens, CLIP's tokenizer has ${standardVocabSize}; a model with another one needs it in the folder ${beside}`,
     )
-  return await standardTokenizer(0)
+  return { ...given, padTokenId: 0 }
 }
 
 /**
