@@ -75,7 +75,7 @@ export async function openRemote(request: RemoteRequest, rules: FetchRules): Pro
     const { statusCode = 0, headers } = response
     if (!redirects.has(statusCode)) return remoteFile(response, url, request, rules, signal)
     response.destroy()
-    const next = URL.parse(headers.location ?? '', url.href)
+    const next = headers.location === undefined ? null : URL.parse(headers.location, url.href)
     if (next === null) throw failed(field, 'its server sends elsewhere without saying where')
     // A password in a redirect is its author's, not ours to send.
     next.username = ''
