@@ -17,7 +17,7 @@ const access = (endpoint: string, token: string | null = null): HubAccess => ({
   endpoint,
   token,
   field: 'hf_repo',
-  rules: { ...rules, trustedOrigin: endpoint },
+  rules,
 })
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
 
@@ -44,22 +44,48 @@ describe('the files of a repository', () => {
     return choice.layout === 'file' ? choice.file.path : choice.files.map((one) => one.path)
   }
   const folder = [
-    ...['model_index.json', 'README.md', 'model.safetensors', 'vae_1_0/diffusion_pytorch_model.safetensors'],
-    ...['scheduler/scheduler_config.json', 'tokenizer/vocab.json', 'tokenizer/merges.txt', 'tokenizer/x.bin'],
-    ...['unet/config.json', 'unet/diffusion_pytorch_model.bin', 'unet/model.onnx', 'unet/deep/x.safetensors'],
-    ...['unet/a.safetensors.index.json', 'unet/a-00001-of-00002.safetensors', 'unet/a-00002-of-00002.safetensors'],
-    ...['unet/a.safetensors.index.fp16.json', 'unet/a.fp16-00001-of-00001.safetensors'],
-    ...['vae/config.json', 'vae/b.safetensors'],
+    'model_index.json',
+    'README.md',
+    'model.safetensors',
+    'vae_1_0/diffusion_pytorch_model.safetensors',
+    'scheduler/scheduler_config.json',
+    'tokenizer/vocab.json',
+    'tokenizer/merges.txt',
+    'tokenizer/x.bin',
+    'unet/config.json',
+    'unet/diffusion_pytorch_model.bin',
+    'unet/model.onnx',
+    'unet/deep/x.safetensors',
+    'unet/a.safetensors.index.json',
+    'unet/a-00001-of-00002.safetensors',
+    'unet/a-00002-of-00002.safetensors',
+    'unet/a.safetensors.index.fp16.json',
+    'unet/a.fp16-00001-of-00001.safetensors',
+    'vae/config.json',
+    'vae/b.safetensors',
   ]
   const plain = [
-    ...['model_index.json', 'scheduler/scheduler_config.json', 'tokenizer/vocab.json', 'tokenizer/merges.txt'],
-    ...['unet/config.json', 'unet/a.safetensors.index.json', 'unet/a-00001-of-00002.safetensors'],
-    ...['unet/a-00002-of-00002.safetensors', 'vae/config.json', 'vae/b.safetensors'],
+    'model_index.json',
+    'scheduler/scheduler_config.json',
+    'tokenizer/vocab.json',
+    'tokenizer/merges.txt',
+    'unet/config.json',
+    'unet/a.safetensors.index.json',
+    'unet/a-00001-of-00002.safetensors',
+    'unet/a-00002-of-00002.safetensors',
+    'vae/config.json',
+    'vae/b.safetensors',
   ]
   const fp16 = [
-    ...['model_index.json', 'scheduler/scheduler_config.json', 'tokenizer/vocab.json', 'tokenizer/merges.txt'],
-    ...['unet/config.json', 'unet/a.safetensors.index.fp16.json', 'unet/a.fp16-00001-of-00001.safetensors'],
-    ...['vae/config.json', 'vae/b.safetensors'],
+    'model_index.json',
+    'scheduler/scheduler_config.json',
+    'tokenizer/vocab.json',
+    'tokenizer/merges.txt',
+    'unet/config.json',
+    'unet/a.safetensors.index.fp16.json',
+    'unet/a.fp16-00001-of-00001.safetensors',
+    'vae/config.json',
+    'vae/b.safetensors',
   ]
 
   it('are those of a diffusers folder that we read, in one variant', () => {

@@ -23,7 +23,7 @@ export async function startFileServer(answer: RequestListener, options: { tls?: 
     asked.push(incoming)
     // Whoever hangs up in the middle is the other side's business.
     response.on('error', () => {})
-    void answer(incoming, response)
+    answer(incoming, response)
   }
   const server = options.tls
     ? createTlsServer({ key: certificate, cert: certificate }, listener)

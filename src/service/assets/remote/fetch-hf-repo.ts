@@ -10,7 +10,7 @@ import { failed, openRemote } from './remote-file.ts'
  * one file, `too_large`, `fetch_failed`, `cancelled`, and what the sink throws.
  */
 export async function fetchHfRepo(reference: string, access: HubAccess, sink: ByteSink): Promise<{ name: string }> {
-  const { field, rules, token } = access
+  const { endpoint, field, rules, token } = access
   const parsed = parseHubReference(reference, field)
   const repository = await openHubRepository(parsed, access)
   const choice = chooseHubFiles(repository, parsed, { field, variant: null })
@@ -21,7 +21,7 @@ export async function fetchHfRepo(reference: string, access: HubAccess, sink: By
       { field },
     )
   const { path, url } = choice.file
-  await using file = await openRemote({ url, field, token: token ?? undefined }, rules)
+  await using file = await openRemote({ url, field, token: token ?? undefined }, { ...rules, trustedOrigin: endpoint })
   if (file.status !== 200) throw failed(field, `its server answered with status ${file.status}`)
   await sink(file.body)
   return { name: path }

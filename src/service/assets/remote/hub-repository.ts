@@ -16,7 +16,7 @@ export type HubReference = {
 
 /** How to reach a hub. */
 export type HubAccess = {
-  /** Origin, such as https://huggingface.co */
+  /** Origin, such as https://huggingface.co; the operator named it, so it may lie in a private network. */
   readonly endpoint: string
   readonly token: string | null
   readonly rules: FetchRules
@@ -81,14 +81,14 @@ export async function openHubRepository(reference: HubReference, access: HubAcce
 }
 
 /** The package's requests through our own rules: the API's answers are small. */
-function guardedFetch({ field, rules, token }: HubAccess): typeof fetch {
+function guardedFetch({ endpoint, field, rules, token }: HubAccess): typeof fetch {
   return async (input, init) => {
     const url = input instanceof Request ? input.url : String(input)
     const method = init?.method === 'HEAD' || init?.method === 'POST' ? init.method : 'GET'
     const headers = Object.fromEntries(new Headers(init?.headers))
     const body = typeof init?.body === 'string' ? init.body : undefined
     const request = { url, field, token: token ?? undefined, method, headers, body } as const
-    await using file = await openRemote(request, { ...rules, maxBytes: largestAnswer })
+    await using file = await openRemote(request, { ...rules, maxBytes: largestAnswer, trustedOrigin: endpoint })
     const bytes = method === 'HEAD' ? null : new Uint8Array(await buffer(file.body))
     const response = new Response(bytes, { status: file.status, headers: headersOf(file.headers) })
     // The package reads links to further pages relative to it.
