@@ -17,6 +17,7 @@ const serviceVariables = {
   precision: 'SEPIA_PRECISION',
   memoryLimit: 'SEPIA_MEMORY_LIMIT',
   cacheLimit: 'SEPIA_CACHE_LIMIT',
+  publicAssets: 'SEPIA_PUBLIC_ASSETS',
   publicUrl: 'SEPIA_PUBLIC_URL',
   noAuth: 'SEPIA_NO_AUTH',
   priceList: 'SEPIA_PRICE_LIST',
@@ -46,6 +47,10 @@ const otherVariables = [
   'SEPIA_S3_ACCESS_KEY_ID',
   'SEPIA_S3_SECRET_ACCESS_KEY',
   'SEPIA_S3_PREFIX',
+  'SEPIA_ASSET_URLS',
+  'SEPIA_ASSET_HUB',
+  'SEPIA_HUB_TOKENS',
+  'HF_TOKEN',
   'DATABASE_URL',
   'XDG_CACHE_HOME',
   'XDG_DATA_HOME',
@@ -79,6 +84,14 @@ export type Config = {
     readonly secretAccessKey: string | null
     readonly prefix: string
   } | null
+  /** What the server may fetch because an account asks for it; null where it may not. */
+  readonly remote: {
+    readonly urls: { readonly allowLoopback: boolean } | null
+    /** Tokens by the names that requests call them by. */
+    readonly hub: { readonly endpoint: string; readonly tokens: Readonly<Record<string, string>> } | null
+  }
+  /** Where the command itself looks for repositories, and its user's token. */
+  readonly hub: { readonly endpoint: string; readonly token: string | null }
   /** The first account's token, made up when null. */
   readonly firstToken: string | null
   /** What /metrics asks for; null: a token of the account "default". */
@@ -104,6 +117,8 @@ export function resolveConfig(env: Env, system = { platform: platform(), home: h
     dataDir: env.SEPIA_DATA ? path.resolve(env.SEPIA_DATA) : defaultDataDir(env, system),
     databaseUrl: env.DATABASE_URL || null,
     s3: s3Of(env),
+    remote: Object.freeze({ urls: urlsOf(env), hub: serverHubOf(env) }),
+    hub: Object.freeze({ endpoint: endpointOf(env), token: env.HF_TOKEN || null }),
     firstToken: env.SEPIA_TOKEN || null,
     metricsToken: env.SEPIA_METRICS_TOKEN || null,
     service: Object.freeze(Object.fromEntries(service)),
@@ -148,4 +163,45 @@ function s3Of(env: Env): Config['s3'] {
     secretAccessKey: env.SEPIA_S3_SECRET_ACCESS_KEY || null,
     prefix: env.SEPIA_S3_PREFIX || '',
   })
+}
+
+const hubEndpoint = 'https://huggingface.co'
+
+function urlsOf({ SEPIA_ASSET_URLS: text }: Env): Config['remote']['urls'] {
+  if (!text || text === 'no') return null
+  if (text !== 'yes' && text !== 'loopback')
+    throw new AppError('bad_argument', `SEPIA_ASSET_URLS must be yes, no or loopback, got "${text}"`)
+  return Object.freeze({ allowLoopback: text === 'loopback' })
+}
+
+function serverHubOf(env: Env): Config['remote']['hub'] {
+  const { SEPIA_ASSET_HUB: text, SEPIA_HUB_TOKENS: tokens } = env
+  const isOff = !text || text === 'no'
+  if (isOff && tokens)
+    throw new AppError('bad_argument', 'SEPIA_HUB_TOKENS is set, but SEPIA_ASSET_HUB, which allows to use them, is not')
+  return isOff ? null : Object.freeze({ endpoint: endpointOf(env), tokens: Object.freeze(tokensOf(tokens ?? '')) })
+}
+
+function endpointOf({ SEPIA_ASSET_HUB: text }: Env): string {
+  if (!text || text === 'yes' || text === 'no') return hubEndpoint
+  const url = URL.parse(text)
+  if (!url || !/^https?:$/.test(url.protocol) || `${url.origin}/` !== url.href)
+    throw new AppError(
+      'bad_argument',
+      `SEPIA_ASSET_HUB must be yes, no or an origin such as ${hubEndpoint}, got "${text}"`,
+    )
+  return url.origin
+}
+
+/** `NAME=TOKEN` several times, with spaces or commas between. */
+function tokensOf(text: string): Record<string, string> {
+  const pairs = text.split(/[\s,]+/).filter((pair) => pair !== '')
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const match = /^([\w-]{1,64})=(\S+)$/.exec(pair)
+      // The pair may be a token without its name, which is not for a log.
+      if (!match) throw new AppError('bad_argument', 'SEPIA_HUB_TOKENS must be NAME=TOKEN, with spaces between several')
+      return [match[1], match[2]]
+    }),
+  )
 }

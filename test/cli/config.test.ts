@@ -58,5 +58,28 @@ describe('the configuration', () => {
     )
   })
 
+  it('lets the server fetch nothing unless it is told to', () => {
+    const endpoint = 'https://huggingface.co'
+    expect(resolveConfig({ HF_TOKEN: 'hf_1' }, linux)).toMatchObject({
+      remote: { urls: null, hub: null },
+      hub: { endpoint, token: 'hf_1' },
+    })
+    const all = { SEPIA_ASSET_URLS: 'yes', SEPIA_ASSET_HUB: 'yes', SEPIA_HUB_TOKENS: 'ann=hf_1, bob=hf_2' }
+    expect(resolveConfig(all, linux).remote).toEqual({
+      urls: { allowLoopback: false },
+      hub: { endpoint, tokens: { ann: 'hf_1', bob: 'hf_2' } },
+    })
+    const own = resolveConfig({ SEPIA_ASSET_URLS: 'loopback', SEPIA_ASSET_HUB: 'http://hub.lan:81' }, linux)
+    expect(own.remote).toEqual({ urls: { allowLoopback: true }, hub: { endpoint: 'http://hub.lan:81', tokens: {} } })
+    expect(own.hub.endpoint).toBe('http://hub.lan:81')
+  })
+
+  it.each([
+    [{ SEPIA_ASSET_URLS: 'on' }, 'SEPIA_ASSET_URLS must be yes, no or loopback, got "on"'],
+    [{ SEPIA_ASSET_HUB: 'https://x/y' }, 'SEPIA_ASSET_HUB must be yes, no or an origin such as'],
+    [{ SEPIA_ASSET_HUB: 'yes', SEPIA_HUB_TOKENS: 'hf_secret' }, 'SEPIA_HUB_TOKENS must be NAME=TOKEN, with spaces'],
+    [{ SEPIA_HUB_TOKENS: 'a=b' }, 'SEPIA_HUB_TOKENS is set, but SEPIA_ASSET_HUB, which allows to use them, is not'],
+  ])('refuses %o', (env, message) => expect(() => resolveConfig(env, linux)).toThrow(message))
+
   it('cannot be changed', () => expect(Object.isFrozen(resolveConfig({}, linux))).toBe(true))
 })
