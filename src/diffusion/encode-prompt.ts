@@ -6,6 +6,7 @@ import { AppError } from '../errors.ts'
 import { checkFinite } from './check-finite.ts'
 import type { DenoiserModel, DenoiserNetworks } from './networks.ts'
 import { chunkPrompt, padChunks, type PromptChunks } from './prompt/prompt-chunks.ts'
+import { triggerWords, vectorRows, type PromptInversion, type TriggerWords } from './prompt/trigger-words.ts'
 import { applyTokenWeights } from './prompt/weighting.ts'
 
 export type Prompts = {
@@ -16,6 +17,8 @@ export type Prompts = {
   readonly negativePrompt2: string | null
   /** Layers skipped beyond SDXL's own one; null: none. */
   readonly clipSkip: number | null
+  /** Words of any of the prompts that stand for vectors. */
+  readonly inversions: readonly PromptInversion[]
 }
 
 /** One prompt as the UNet takes it. */
@@ -55,17 +58,18 @@ export async function encodePrompts(
   const pairs = negative ? [positive, negative] : [positive]
   const count = Math.max(...pairs.flatMap(({ first, second }) => [first?.ids.length ?? 0, second.ids.length]))
 
+  const [rows, rows2] = [vectorRows(prompts.inversions, 'first'), vectorRows(prompts.inversions, 'second')]
   const embeds: PromptEmbeds[] = []
   for (const { first, second, skipLayers } of pairs) {
     const options = { chunks: 1, skipLayers }
     let states: Tensor | null = null
     if (first && model.tokenizer) {
       const encoder = await networks.textEncoder('textEncoder', options)
-      ;({ states } = await encodeChunks(encoder, padChunks(model.tokenizer, first, count)))
+      ;({ states } = await encodeChunks(encoder, padChunks(model.tokenizer, first, count), rows))
       checkFinite(states, 'the output of the first text encoder')
     }
     const encoder2 = await networks.textEncoder('textEncoder2', options)
-    const { states: states2, pooled } = await encodeChunks(encoder2, padChunks(model.tokenizer2, second, count))
+    const { states: states2, pooled } = await encodeChunks(encoder2, padChunks(model.tokenizer2, second, count), rows2)
     checkFinite(states2, 'the output of the second text encoder')
     checkFinite(pooled!, 'the pooled output of the second text encoder')
     embeds.push({ promptEmbeds: states ? sideBySide(states, states2) : states2, pooledPromptEmbeds: pooled! })
@@ -75,19 +79,27 @@ export async function encodePrompts(
   return { positive: encoded, negative: embeds[1] ?? zerosLike(encoded) }
 }
 
-function chunkPositive(model: DenoiserModel, { clipSkip, prompt, prompt2 }: Prompts): ChunkPair {
+function chunkPositive(model: DenoiserModel, { clipSkip, inversions, prompt, prompt2 }: Prompts): ChunkPair {
   return {
-    ...chunkPair(model, { text: prompt, field: 'prompt' }, { text: prompt2, field: 'prompt_2' }),
+    ...chunkPair(
+      model,
+      { text: prompt, field: 'prompt' },
+      { text: prompt2, field: 'prompt_2' },
+      triggerWords(inversions),
+    ),
     skipLayers: skippedLayers(model, clipSkip),
   }
 }
 
 /** The two negative prompts, or null for zero embeddings: SDXL's meaning of "no negative prompt at all". */
-function chunkNegative(model: DenoiserModel, { negativePrompt, negativePrompt2 }: Prompts): ChunkPair | null {
+function chunkNegative(
+  model: DenoiserModel,
+  { inversions, negativePrompt, negativePrompt2 }: Prompts,
+): ChunkPair | null {
   if (negativePrompt === null && negativePrompt2 === null && model.forceZerosForEmptyPrompt) return null
   const first = { text: negativePrompt ?? '', field: 'negative_prompt' }
   return {
-    ...chunkPair(model, first, { text: negativePrompt2, field: 'negative_prompt_2' }),
+    ...chunkPair(model, first, { text: negativePrompt2, field: 'negative_prompt_2' }, triggerWords(inversions)),
     skipLayers: penultimate,
   }
 }
@@ -100,10 +112,14 @@ function chunkPair(
   { tokenizer, tokenizer2 }: DenoiserModel,
   first: Field<string>,
   second: Field<string | null>,
+  words: TriggerWords,
 ): Pick<ChunkPair, 'first' | 'second'> {
-  if (!tokenizer) return { first: null, second: chunkPrompt(tokenizer2, first.text, first.field) }
+  if (!tokenizer) return { first: null, second: chunkPrompt(tokenizer2, first.text, first.field, words) }
   const { text, field } = second.text === null ? first : { ...second, text: second.text }
-  return { first: chunkPrompt(tokenizer, first.text, first.field), second: chunkPrompt(tokenizer2, text, field) }
+  return {
+    first: chunkPrompt(tokenizer, first.text, first.field, words),
+    second: chunkPrompt(tokenizer2, text, field, words),
+  }
 }
 
 /** Layers to leave out of both encoders; diffusers counts clip_skip from the penultimate layer, and for the prompt only. */
@@ -119,11 +135,15 @@ function skippedLayers({ textConfig, textConfig2 }: DenoiserModel, clipSkip: num
 }
 
 /** Encode a prompt chunk by chunk, so that its numbers do not depend on how many there are; pooled is the first one's. */
-async function encodeChunks(encoder: TextEncoder, { ids, weights, eosIndexes }: PromptChunks): Promise<EncodedChunks> {
+async function encodeChunks(
+  encoder: TextEncoder,
+  { ids, weights, eosIndexes }: PromptChunks,
+  rows: ReadonlyMap<number, Float32Array>,
+): Promise<EncodedChunks> {
   const states: Tensor[] = []
   let pooled: Tensor | null = null
   for (const [index, chunkIds] of ids.entries()) {
-    const encoded = await encoder.encode([chunkIds], [eosIndexes[index]])
+    const encoded = await encoder.encode([chunkIds], [eosIndexes[index]], rows)
     states.push(applyTokenWeights(encoded.hiddenStates, [weights[index]]))
     pooled ??= encoded.pooled
   }

@@ -6,6 +6,7 @@ import type { PreviewProjection } from '#diffusion/preview.ts'
 import type { Backend, Precision } from '#engine/backend.ts'
 import { onnxruntimeBackend, tryBackend } from '#engine/backends/onnxruntime.ts'
 import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
+import type { VaeConfig } from '#engine/models/vae-config.ts'
 import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
@@ -85,15 +86,19 @@ export class PipelineCache implements AsyncDisposable {
     this.#backend = onnxruntimeBackend({ device, threads, externalDataRoot: externalDataRoot(cacheDir) })
   }
 
-  /** The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. */
-  async checkpoint(path: string): Promise<Checkpoint> {
+  /**
+   * The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. `servedModel` is
+   * the one whose tokenizer a single file without its own may take.
+   */
+  async checkpoint(path: string, servedModel?: string): Promise<Checkpoint> {
     const known = this.#checkpoints.get(path)
     if (known && known.signature === (await signatureOf(known.checkpoint))) {
       this.#checkpoints.delete(path)
       this.#checkpoints.set(path, known)
       return known.checkpoint
     }
-    const checkpoint = await openCheckpoint(path)
+    const served = servedModel === undefined || servedModel === path ? null : await this.checkpoint(servedModel)
+    const checkpoint = await openCheckpoint(path, served?.tokenizer2)
     this.#checkpoints.delete(path)
     this.#checkpoints.set(path, { signature: await signatureOf(checkpoint), checkpoint })
     for (const oldest of this.#checkpoints.keys()) {
@@ -104,24 +109,36 @@ export class PipelineCache implements AsyncDisposable {
   }
 
   /** The model at `path` with the hashes of its weights, which are read for it the first time. */
-  async open(path: string, onProgress: (progress: Progress) => void): Promise<OpenModel> {
-    const checkpoint = await this.checkpoint(path)
+  async open(path: string, onProgress: (progress: Progress) => void, servedModel?: string): Promise<OpenModel> {
+    const checkpoint = await this.checkpoint(path, servedModel)
     const known = this.#models.get(checkpoint)
     if (known) return known
     // A device that does not work is told before the weights are read.
     this.#tried ??= tryBackend(this.#backend)
     await this.#tried
-    const { cacheDir, scratchDir } = this.settings
     const hashes = new Map<ComponentName, string>()
-    for (const component of componentsOf(checkpoint)) {
-      const { name } = component
-      const report = (doneBytes: number, totalBytes: number): void =>
-        onProgress({ phase: 'hash', component: name, doneBytes, totalBytes })
-      hashes.set(name, await componentHash(component, { cacheDir, scratchDir, onProgress: report }))
-    }
+    for (const component of componentsOf(checkpoint))
+      hashes.set(component.name, await this.#hash(component, onProgress))
     const model = { checkpoint, hashes, modelHash: modelHash(Object.fromEntries(hashes)) }
     this.#models.set(checkpoint, model)
     return model
+  }
+
+  /** The model with another VAE in place of its own. */
+  async withVae(
+    model: OpenModel,
+    vae: Component<VaeConfig>,
+    onProgress: (progress: Progress) => void,
+  ): Promise<OpenModel> {
+    const hashes = new Map(model.hashes).set('vae', await this.#hash(vae, onProgress))
+    return { ...model, checkpoint: { ...model.checkpoint, vae }, hashes }
+  }
+
+  #hash(component: Component<object>, onProgress: (progress: Progress) => void): Promise<string> {
+    const { cacheDir, scratchDir } = this.settings
+    const report = (doneBytes: number, totalBytes: number): void =>
+      onProgress({ phase: 'hash', component: component.name, doneBytes, totalBytes })
+    return componentHash(component, { cacheDir, scratchDir, onProgress: report })
   }
 
   /** A network of the model: from memory, or prepared, loaded and kept. */

@@ -23,6 +23,10 @@ export function pngText(task: GenerateTask, seed: number, hashes: ModelHashes): 
     height: String(task.height),
     ...startText(task.start),
     ...given({ loras: task.loras.map(({ asset, scale }) => `${asset}:${scale}`).join(', ') || null }),
+    ...given({
+      textual_inversions: task.textualInversions.map(({ asset, trigger }) => `${asset}:${trigger}`).join(', ') || null,
+      vae: task.vae,
+    }),
     model_hash: hashes.model,
     ...given({ refiner_hash: hashes.refiner, high_noise_frac: task.refiner?.denoisingEnd ?? null }),
   }

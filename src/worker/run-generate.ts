@@ -1,6 +1,7 @@
 // One task in an engine process: from a resolved order to encoded pictures.
 import { checkOrder, generate, type PipelineEvent, type PipelineOrder } from '#diffusion/pipeline.ts'
 import { fitPreview } from '#diffusion/preview.ts'
+import { unusedTriggers, type PromptInversion } from '#diffusion/prompt/trigger-words.ts'
 import { vaeScaleFactor } from '#engine/models/vae-config.ts'
 import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#image/codec.ts'
 import type { Tensor } from '#tensor/tensor.ts'
@@ -10,6 +11,7 @@ import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protoc
 import { AppError } from '../errors.ts'
 import { Stopwatch } from './stopwatch.ts'
 import { previewEncoder, type PreviewEncoder } from './preview-encoder.ts'
+import { openTaskInversions, openTaskVae } from './task-assets.ts'
 import { openTaskLoras } from './task-loras.ts'
 import { taskModel } from './task-model.ts'
 import { taskNetworks } from './task-networks.ts'
@@ -34,13 +36,18 @@ export async function runGenerate(
   const { onImage, onProgress, pipelines } = context
   const watch = new Stopwatch<'load' | PipelineEvent['phase']>('load')
 
-  refuseAssets(task)
   // 1. Everything that can be wrong with the order is told before the weights are read for the first time.
   const refinerPath = refinerPathOf(task, files)
-  const checkpoint = await pipelines.checkpoint(files.checkpoint)
+  const checkpoint = await pipelines.checkpoint(files.checkpoint, files.servedModel)
   const refinerCheckpoint = refinerPath === null ? null : await pipelines.checkpoint(refinerPath)
-  const { pipeline, vae } = taskModel(checkpoint, refinerCheckpoint, task.start.mode)
-  const order = pipelineOrder(task)
+  const otherVae = await openTaskVae(task, files, checkpoint)
+  const { pipeline, vae } = taskModel(
+    otherVae ? { ...checkpoint, vae: otherVae } : checkpoint,
+    refinerCheckpoint,
+    task.start.mode,
+  )
+  const inversions = await openTaskInversions(task, files, checkpoint, refinerCheckpoint)
+  const order = pipelineOrder(task, inversions)
   checkOrder(pipeline, order)
   const loras = await openTaskLoras(task, files, checkpoint)
   watch.enter('encodeStart')
@@ -48,14 +55,15 @@ export async function runGenerate(
   watch.enter('load')
 
   // 2. weights
-  const opened = await pipelines.open(files.checkpoint, onProgress)
+  const ownModel = await pipelines.open(files.checkpoint, onProgress, files.servedModel)
+  const opened = otherVae ? await pipelines.withVae(ownModel, otherVae, onProgress) : ownModel
   const refiner = refinerPath === null ? null : await pipelines.open(refinerPath, onProgress)
   const hashes = hashesOf(opened, refiner)
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, hashes))
 
   // 3. pictures
   const stepMs: number[] = []
-  const warnings = new Set([...ignoredByGuidance(task), ...pictures.warnings])
+  const warnings = new Set([...ignoredByGuidance(task), ...unusedWords(task, inversions), ...pictures.warnings])
   let current: Progress = { phase: 'encode' }
   const networks = taskNetworks(opened, refiner, vae, loras, {
     pipelines,
@@ -102,10 +110,12 @@ export async function runGenerate(
   }
 }
 
-function refuseAssets({ textualInversions, vae }: GenerateTask): void {
-  const fields = { textualInversions: textualInversions.length > 0, vae: vae !== null }
-  for (const [field, isThere] of Object.entries(fields))
-    if (isThere) throw new AppError('unsupported', `${field}: the engine cannot apply them yet`, { field })
+/** A word of an inversion that no prompt has changes nothing; the user is told. */
+function unusedWords(task: GenerateTask, inversions: readonly PromptInversion[]): string[] {
+  const texts = [task.prompt, task.prompt2, task.negativePrompt, task.negativePrompt2].filter((text) => text !== null)
+  return unusedTriggers(inversions, texts).map(
+    (trigger) => `the textual inversion ${JSON.stringify(trigger)} has no effect: none of the prompts has that word`,
+  )
 }
 
 /** Where the task's refiner lies; null where it has none. */
@@ -115,10 +125,11 @@ function refinerPathOf({ refiner }: GenerateTask, files: TaskFiles): string | nu
   return files.refiner
 }
 
-function pipelineOrder(task: GenerateTask): PipelineOrder {
+function pipelineOrder(task: GenerateTask, inversions: readonly PromptInversion[]): PipelineOrder {
   const { start, refiner } = task
   return {
     ...task,
+    inversions,
     strength: start.mode === 'textToImage' ? 1 : start.strength,
     denoisingEnd: refiner?.denoisingEnd ?? null,
   }

@@ -2,6 +2,7 @@
 import { AppError } from '../../errors.ts'
 import { parsePrompt } from './parse-prompt.ts'
 import { chunkLength, type ClipTokenizer } from './tokenizer.ts'
+import { splitAtTriggers, type TriggerWords } from './trigger-words.ts'
 
 const tokensAChunk = chunkLength - 2
 const maxChunks = 8
@@ -17,33 +18,41 @@ export type PromptChunks = {
 }
 
 /**
- * Tokens and weights of `text`. Throws bad_prompt above 8 chunks (600 tokens) or when a weight is beyond fp32; the message
- * calls the text `field`.
+ * Tokens and weights of `text`, in which `words` stand for vectors. Throws bad_prompt above 8 chunks (600 tokens) or when
+ * a weight is beyond fp32; the message calls the text `field`. The vectors of a word stay in one chunk: where they do not
+ * fit into the rest of one, they begin the next.
  */
-export function chunkPrompt(tokenizer: ClipTokenizer, text: string, field = 'prompt'): PromptChunks {
-  const tokens: number[] = []
-  const weights: number[] = []
-  for (const segment of parsePrompt(text)) {
-    if (!Number.isFinite(Math.fround(segment.weight)))
-      throw new AppError('bad_prompt', `${field}: the brackets' weights multiply to ${segment.weight}, beyond ±3.4e38`)
-    for (const id of tokenizer.encode(segment.text)) {
-      tokens.push(id)
-      weights.push(segment.weight)
+export function chunkPrompt(
+  tokenizer: ClipTokenizer,
+  text: string,
+  field = 'prompt',
+  words: TriggerWords = { pattern: null, ids: [] },
+): PromptChunks {
+  const chunks: OpenChunk[] = [{ tokens: [], weights: [] }]
+  let count = 0
+  const add = (ids: readonly number[], weight: number): void => {
+    let chunk = chunks.at(-1)!
+    if (chunk.tokens.length + ids.length > tokensAChunk) chunks.push((chunk = { tokens: [], weights: [] }))
+    count += ids.length
+    for (const id of ids) {
+      chunk.tokens.push(id)
+      chunk.weights.push(weight)
     }
   }
-  const count = Math.max(1, Math.ceil(tokens.length / tokensAChunk))
-  if (count > maxChunks)
+  for (const { text: segment, weight } of parsePrompt(text)) {
+    if (!Number.isFinite(Math.fround(weight)))
+      throw new AppError('bad_prompt', `${field}: the brackets' weights multiply to ${weight}, beyond ±3.4e38`)
+    for (const piece of splitAtTriggers(segment, words)) {
+      if (typeof piece !== 'string') add(piece, weight)
+      else for (const id of tokenizer.encode(piece)) add([id], weight)
+    }
+  }
+  if (chunks.length > maxChunks)
     throw new AppError(
       'bad_prompt',
-      `${field}: ${tokens.length} tokens need ${count} chunks of ${tokensAChunk}; at most ${maxChunks} are allowed`,
+      `${field}: ${count} tokens need ${chunks.length} chunks of ${tokensAChunk}; at most ${maxChunks} are allowed`,
     )
-  const starts = Array.from({ length: count }, (_, i) => i * tokensAChunk)
-  return joinChunks(
-    starts.map((start) => {
-      const end = start + tokensAChunk
-      return oneChunk(tokenizer, tokens.slice(start, end), weights.slice(start, end))
-    }),
-  )
+  return joinChunks(chunks.map(({ tokens, weights }) => oneChunk(tokenizer, tokens, weights)))
 }
 
 /** `chunks` followed by empty ones until there are `count`. */
@@ -58,6 +67,9 @@ export function padChunks(tokenizer: ClipTokenizer, chunks: PromptChunks, count:
     eosIndexes: [...chunks.eosIndexes, ...empty.eosIndexes],
   }
 }
+
+/** Tokens and their weights, up to 75. */
+type OpenChunk = { readonly tokens: number[]; readonly weights: number[] }
 
 type Chunk = { readonly ids: readonly number[]; readonly weights: Float32Array; readonly eosIndex: number }
 

@@ -73,10 +73,23 @@ export class TextEncoder implements AsyncDisposable {
     this.#loras = branchFeeds('text encoder', this.#loraTargets, branches)
   }
 
-  /** Encode chunks of 77 token ids; `eosPositions` says where each chunk's text ends. */
-  async encode(ids: readonly (readonly number[])[], eosPositions: readonly number[]): Promise<EncodedText> {
-    const table = await readTokenRows(this.#tokenTable, new Set(ids.flat()))
+  /**
+   * Encode chunks of 77 token ids; `eosPositions` says where each chunk's text ends. `vectors` are embeddings for ids
+   * beyond the table of tokens, of textual inversions.
+   */
+  async encode(
+    ids: readonly (readonly number[])[],
+    eosPositions: readonly number[],
+    vectors: ReadonlyMap<number, Float32Array> = new Map(),
+  ): Promise<EncodedText> {
     const { hiddenSize } = this.#config
+    const wanted = new Set(ids.flat())
+    const own = [...vectors].filter(([id]) => wanted.delete(id))
+    const wrong = own.find(([, vector]) => vector.length !== hiddenSize)
+    if (wrong)
+      throw new AppError('internal', `text encoder: a vector of ${wrong[1].length} values for ${hiddenSize} channels`)
+    const table = await readTokenRows(this.#tokenTable, wanted)
+    for (const [id, vector] of own) table.set(id, vector)
     const data = new Float32Array(ids.length * ids[0].length * hiddenSize)
     ids.flat().forEach((id, position) => data.set(table.get(id)!, position * hiddenSize))
     const tokenEmbeds = tensor([ids.length, ids[0].length, hiddenSize], data)
