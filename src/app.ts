@@ -8,9 +8,16 @@ import { requireAccount, type Account } from '#service/accounts/account.ts'
 import { authenticate } from '#service/accounts/token.ts'
 import { takeRequest } from '#service/accounts/rate-limit.ts'
 import { loadWordList } from '#service/accounts/word-list.ts'
+import { AssetFiles } from '#service/assets/asset-files.ts'
+import { openAssetLibrary } from '#service/assets/asset-library.ts'
+import { AssetNotices } from '#service/assets/asset-notices.ts'
+import type { RemoteSettings } from '#service/assets/fetch-remote.ts'
+import { scanPublicFolders } from '#service/assets/public-folder.ts'
+import type { LibraryContext } from '#service/assets/public-library.ts'
 import { serveAdmin } from '#service/admin/admin-socket.ts'
 import { firstAccount } from '#service/admin/first-account.ts'
 import { defaultPrices, loadPriceList } from '#service/billing/price-list.ts'
+import { startStorageCharge } from '#service/billing/storage-charge.ts'
 import { usage } from '#service/billing/usage.ts'
 import { dataFolder, lockDataFolder } from '#service/db/data-folder.ts'
 import { openDatabase, type Database } from '#service/db/database.ts'
@@ -62,6 +69,10 @@ export type AppConfig = OfficeConfig & {
   readonly wordListFile: string | null
   readonly corsOrigins: readonly string[]
   readonly maxQueueLength: number
+  /** Folders whose files are the public library. */
+  readonly publicFolders: readonly string[]
+  /** What the server may fetch by itself. */
+  readonly remote: RemoteSettings
 }
 
 /** What tests and commands may put in place of the usual. */
@@ -93,6 +104,7 @@ export type Office = {
   readonly blobs: BlobStore
   readonly messages: MessageQueue
   readonly notices: JobNotices
+  readonly assetNotices: AssetNotices
   readonly metrics: Metrics
   readonly deployment: Deployment
   readonly log: Logger
@@ -136,7 +148,19 @@ export async function openOffice(
     s3 === null ? await openDiskBlobStore(dataFolder(dataDir).files) : resources.use(await openS3BlobStore(s3))
   const messages = resources.use(await MessageQueue.open(database, onError))
   const notices = resources.use(await JobNotices.open(database))
-  return { database, blobs, messages, notices, metrics: createMetrics(database.db), deployment, log, now }
+  const assetNotices = resources.use(await AssetNotices.open(database))
+  const metrics = createMetrics(database.db)
+  return { database, blobs, messages, notices, assetNotices, metrics, deployment, log, now }
+}
+
+/** What an operator's commands about assets need, in a process that can start engines. */
+export function libraryOf(
+  office: Office,
+  { engine: settings }: Pick<OfficeConfig, 'engine'>,
+  engineEntry?: URL,
+): LibraryContext {
+  const assetFiles = new AssetFiles({ ...settings, blobs: office.blobs })
+  return { ...office, settings, assetFiles, model: office.deployment.model.path, engineEntry }
 }
 
 /** Start the service. Throws an AppError for whatever keeps it from starting, and leaves nothing running then. */
@@ -152,11 +176,14 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
   const office = await openOffice(config, { ...overrides, logger }, resources)
   const { db } = office.database
   const jobs = await openJobs({ ...office, prices, wordList, maxQueueLength: config.maxQueueLength })
+  resources.use(await startStorageCharge(db, prices, office))
+  const library = resources.use(await openAssetLibrary({ ...office, remote: config.remote }))
   const runner = config.role === 'api' ? null : resources.use(await startRunner(office, config, overrides))
 
   const everybody = config.auth ? null : await openAccount(db)
   const services: HttpServices = {
     jobs,
+    assets: library,
     authenticate: (token) => authenticate(db, token),
     takeRequest: (account) => takeRequest(db, account, office.now()),
     usage: (account, from, to) => usage(db, account, from, to),
@@ -174,8 +201,11 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
     stopped: ending.stopped.signal,
   })
   resources.defer(() => endServer(server, runner, ending))
+  const administered = { db, library: libraryOf(office, config, overrides.engineEntry) }
+  // Before the first request, which may name what is in them.
+  await scanPublicFolders(administered.library, config.publicFolders, overrides.signal)
   await listen(server, config)
-  if (config.databaseUrl === null) resources.use(await serveAdmin({ db }, dataFolder(config.dataDir).adminSocket))
+  if (config.databaseUrl === null) resources.use(await serveAdmin(administered, dataFolder(config.dataDir).adminSocket))
   // At the very end, so that the token is told only by a service that runs.
   const first = await firstAccount(db, config.firstToken)
   ending.graceMs = config.graceMs

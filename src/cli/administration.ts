@@ -33,7 +33,7 @@ export async function withAdministrator<T>(
       )
   }
   await using database = await openDatabase(place)
-  return await task(async (command) => (await administer(database.db, command)) as never)
+  return await task(async (command) => (await administer(database, command)) as never)
 }
 
 function placeOf({ data }: AdministrationOptions, config: Config): DatabasePlace {

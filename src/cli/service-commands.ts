@@ -14,6 +14,11 @@ SEPIA_S3_ENDPOINT, SEPIA_S3_REGION, SEPIA_S3_ACCESS_KEY_ID and
 SEPIA_S3_SECRET_ACCESS_KEY a bucket; then any number of "sepia serve --role api"
 and "sepia worker" share the work.
 
+--public-assets: FOLDER/lora/NAME.safetensors is octoai:NAME for every account;
+likewise checkpoint, textual_inversion and vae. The folder is looked through at
+each start. SEPIA_ASSET_URLS=yes and SEPIA_ASSET_HUB=yes let accounts name URLs
+and Hugging Face repositories, which the server then fetches.
+
 SEPIA_TOKEN sets the token of the first account, which is made and printed
 otherwise; SEPIA_METRICS_TOKEN the one that /metrics asks for.
 
@@ -68,6 +73,7 @@ export function addServiceCommands(program: Command, { terminal, config }: Comma
     .option('--max-queue <number>', 'requests that may wait (default: 1000)')
     .option('--price-list <file>', 'prices as JSON, in place of the built-in ones')
     .option('--word-list <file>', 'words that no prompt may have, one a line')
+    .option('--public-assets <folder>', 'files for the public library, in folders by type (default: none)')
   addOfficeOptions(serveCommand)
     .addHelpText('after', serveHelp)
     .action(async (options: ServeOptions) => (await import('./serve.ts')).serve(options, config(), terminal))

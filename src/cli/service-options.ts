@@ -8,6 +8,7 @@ import type { AppConfig, OfficeConfig } from '../app.ts'
 import { variableOf, type Config, type ServiceOption } from '../config.ts'
 import { AppError } from '../errors.ts'
 import { logLevels } from '../logger.ts'
+import { shippedAssets } from './asset-places.ts'
 import { byteSize, oneOf, wholeNumber } from './option-values.ts'
 
 /** What serve and worker share, as typed. */
@@ -38,6 +39,7 @@ export type ServeOptions = OfficeOptions & {
   readonly wordList?: string
   readonly cors?: readonly string[]
   readonly maxQueue?: string
+  readonly publicAssets?: string
 }
 
 const roles = ['all', 'api'] as const
@@ -99,6 +101,8 @@ export function resolveServe(options: ServeOptions, config: Config): AppConfig {
     priceListFile: value('priceList', file, null),
     wordListFile: value('wordList', file, null),
     corsOrigins: value('cors', origins, []),
+    remote: config.remote,
+    publicFolders: publicFoldersOf(office, value('publicAssets', existingFolder, null)),
     maxQueueLength: value('maxQueue', number(1, 1_000_000), 1000),
   }
 }
@@ -177,6 +181,19 @@ const origins = (label: string, text: string): readonly string[] =>
 
 function folder(label: string, text: string): string {
   if (text === '') throw new AppError('bad_argument', `${label} must be a folder, got ""`)
+  return path.resolve(text)
+}
+
+/** The operator's folder, and the shipped examples where the model is the one that they are made for. */
+function publicFoldersOf({ model }: OfficeConfig, own: string | null): readonly string[] {
+  const isShipped = model === path.resolve(shippedAssets, '../pocket')
+  return [...(isShipped ? [shippedAssets] : []), ...(own === null ? [] : [own])]
+}
+
+function existingFolder(label: string, text: string): string {
+  const found = text === '' ? undefined : statSync(text, { throwIfNoEntry: false })
+  if (!found?.isDirectory())
+    throw new AppError('bad_argument', `${label} must be a folder that is there, got "${text}"`)
   return path.resolve(text)
 }
 

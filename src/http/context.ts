@@ -9,6 +9,7 @@ import type {
   RawServerDefault,
 } from 'fastify'
 import type { Account } from '#service/accounts/account.ts'
+import type { AssetLibrary } from '#service/assets/asset-library.ts'
 import type { Usage } from '#service/billing/usage.ts'
 import type { Jobs } from '#service/jobs/jobs.ts'
 import type { Logger } from '../logger.ts'
@@ -16,6 +17,7 @@ import type { Logger } from '../logger.ts'
 /** What the door needs of the office. */
 export type HttpServices = {
   readonly jobs: Jobs
+  readonly assets: AssetLibrary
   /** The token's account; null for an unknown or revoked one. */
   authenticate(token: string): Promise<Account | null>
   /** Count one request for pictures. Throws `rate_limited`. */

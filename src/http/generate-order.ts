@@ -51,10 +51,6 @@ function seedsOf({ seed, num_images: count }: GenerateRequest): (number | null)[
 
 function refuseUnfinished(request: GenerateRequest): void {
   const unfinished = {
-    checkpoint: request.checkpoint,
-    loras: request.loras,
-    textual_inversions: request.textual_inversions,
-    vae: request.vae,
     controlnet: request.controlnet,
     controlnet_image: request.controlnet_image,
     transfer_images: request.transfer_images,

@@ -32,6 +32,7 @@ export async function describeApi(server: HttpServer, { version }: Pick<HttpOpti
       tags: [
         { name: 'pictures', description: 'Making pictures.' },
         { name: 'requests', description: 'Requests that are under way or done.' },
+        { name: 'assets', description: 'Models, LoRAs, textual inversions and VAEs of one’s own.' },
         { name: 'account', description: 'What was used and what is left.' },
         { name: 'server', description: 'Health and figures.' },
       ],

@@ -16,14 +16,18 @@ import { answerOrigin } from './cors.ts'
 import { errorReply, faultsOf, InvalidRequest, type RequestPart } from './error-reply.ts'
 import { acceptJsonOnly, bodyLimitBytes, requireAsyncLimit } from './json-body.ts'
 import { addDocumentation, describeApi } from './openapi.ts'
+import { addAssetTransfers } from './routes/asset-transfers.ts'
+import { addAssets } from './routes/assets.ts'
 import { addEvents } from './routes/events.ts'
 import { addGenerate } from './routes/generate.ts'
 import { addHealth } from './routes/health.ts'
 import { addMetrics } from './routes/metrics.ts'
 import { addPredict } from './routes/predict.ts'
 import { addRequests } from './routes/requests.ts'
+import { addS3 } from './routes/s3.ts'
 import { addNotFound } from './routes/unfinished.ts'
 import { addUsage } from './routes/usage.ts'
+import { limitBodyTime } from './slow-body.ts'
 
 // How long a client may take to send a whole request; the answer may take as long as the pictures do.
 const requestTimeoutMs = 120_000
@@ -45,7 +49,8 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
     // One line a request, written below, when it is answered.
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
     bodyLimit: bodyLimitBytes,
-    requestTimeout: requestTimeoutMs,
+    // See limitBodyTime.
+    requestTimeout: 0,
     exposeHeadRoutes: false,
     return503OnClosing: false,
     // A client's own id would let it write into the log what it likes.
@@ -70,7 +75,10 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
   server.addHook('onRequest', (request, reply, done) => {
     frame(request, reply)
     if (answerOrigin(request, reply, options.corsOrigins)) reply.code(204).send()
-    else done()
+    else {
+      limitBodyTime(request, requestTimeoutMs, () => refuseOnSocket(request.raw.socket, lateBody))
+      done()
+    }
   })
   server.addHook('onSend', async (_request, reply) => {
     reply.header('x-process-time', (reply.elapsedTime / 1000).toFixed(6))
@@ -87,6 +95,13 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
   addHealth(server)
   addMetrics(server, context)
   await addDocumentation(server)
+  await server.register(async (uploads) => {
+    uploads.removeAllContentTypeParsers()
+    // Whatever it is called, it is bytes, which the route reads itself.
+    uploads.addContentTypeParser('*', (_request, _payload, done) => done(null))
+    addAssetTransfers(uploads, context)
+    await uploads.register(async (s3) => addS3(s3, context))
+  })
   await server.register(async (restricted) => {
     restricted.decorateRequest('account')
     restricted.addHook('onRequest', async (request) => {
@@ -95,6 +110,7 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
     addRequests(restricted, context)
     addEvents(restricted, context)
     addUsage(restricted, context)
+    addAssets(restricted, context)
     await restricted.register(async (inference) => {
       const waiting = new Map<string, number>()
       inference.addHook('onRequest', async (request) => {
@@ -136,12 +152,15 @@ function send(reply: FastifyReply, error: unknown): void {
 /** What is no HTTP at all is answered on the bare socket, and the connection ends. */
 function answerBrokenRequest(error: ConnectionError, socket: Socket): void {
   if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) return void socket.destroy()
-  const [status, detail] =
-    error.code === 'HPE_HEADER_OVERFLOW'
-      ? ['431 Request Header Fields Too Large', 'the headers are too long']
-      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? ['408 Request Timeout', 'the request did not come to its end in time']
-        : ['400 Bad Request', 'this is no HTTP request']
+  if (error.code === 'HPE_HEADER_OVERFLOW')
+    refuseOnSocket(socket, ['431 Request Header Fields Too Large', 'the headers are too long'])
+  else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') refuseOnSocket(socket, lateBody)
+  else refuseOnSocket(socket, ['400 Bad Request', 'this is no HTTP request'])
+}
+
+const lateBody = ['408 Request Timeout', 'the request did not come to its end in time'] as const
+
+function refuseOnSocket(socket: Socket, [status, detail]: readonly [status: string, detail: string]): void {
   const body = JSON.stringify({ detail })
   const head = ['content-type: application/json', `content-length: ${body.length}`, 'x-content-type-options: nosniff']
   socket.end(`HTTP/1.1 ${status}\r\n${head.join('\r\n')}\r\nconnection: close\r\n\r\n${body}`)

@@ -35,19 +35,26 @@ it('is OpenAPI 3.1 and has every path of the server', () => {
     Object.keys(methods).map((method) => `${method} ${path}`),
   )
   expect(paths.sort()).toEqual([
+    'delete /v1/assets/{id}',
     'delete /v1/requests/{id}',
     'get /health',
     'get /healthcheck',
     'get /metrics',
+    'get /v1/assets',
+    'get /v1/assets/{id}',
     'get /v1/requests',
     'get /v1/requests/{id}',
     'get /v1/requests/{id}/events',
     'get /v1/responses/{id}',
+    'get /v1/transfers/{id}',
     'get /v1/usage',
     'head /health',
     'head /healthcheck',
     'post /generate/sdxl',
     'post /predict',
+    'post /v1/assets',
+    'post /v1/assets/{id}/complete-upload',
+    'put /v1/transfers/{id}',
   ])
 })
 

@@ -65,13 +65,14 @@ describe('commands', () => {
       [{ command: 'creditAccount', account: 'x', amountMicros: '1e3', reference: null }, /^amountMicros: /],
     ]
     for (const [command, message] of refusals)
-      await expect(administer(database.db, command)).rejects.toMatchObject({
+      await expect(administer(database, command)).rejects.toMatchObject({
         code: 'bad_argument',
         message: expect.stringMatching(message),
       })
-    await expect(
-      administer(database.db, { command: 'createToken', account: 'nobody', name: 'x' }),
-    ).rejects.toMatchObject({ code: 'not_found', message: 'account: there is none with the id or name "nobody"' })
+    await expect(administer(database, { command: 'createToken', account: 'nobody', name: 'x' })).rejects.toMatchObject({
+      code: 'not_found',
+      message: 'account: there is none with the id or name "nobody"',
+    })
   })
 
   it('go through a socket that only its owner can open', async () => {

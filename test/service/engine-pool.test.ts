@@ -129,13 +129,25 @@ describe('a deployment', () => {
 
   it('has a queue for each set of models, which holds its precision', () => {
     const deployment = { precision: 'fp16', model, refiner } as const
-    expect([...queuesOf(deployment)]).toEqual([
+    expect([...queuesOf(deployment)].slice(0, 2)).toEqual([
       [`generate/${'a'.repeat(16)}/fp16`, { checkpoint: 'base', refiner: null }],
       [`generate/${'a'.repeat(16)}-${'b'.repeat(16)}/fp16`, { checkpoint: 'base', refiner: 'refiner' }],
     ])
-    expect(queueFor(deployment, { refiner: null })).toBe(`generate/${'a'.repeat(16)}/fp16`)
-    expect(queueFor(deployment, { refiner: { denoisingEnd: 0.8 } })).toContain('-bbbb')
-    expect([...queuesOf({ ...deployment, refiner: null }).keys()]).toHaveLength(1)
+    expect(queueFor(deployment, { refiner: null, checkpoint: null })).toBe(`generate/${'a'.repeat(16)}/fp16`)
+    expect(queueFor(deployment, { checkpoint: null, refiner: { denoisingEnd: 0.8 } })).toContain('-bbbb')
+    expect([...queuesOf({ ...deployment, refiner: null }).keys()]).toHaveLength(1 + 4)
+  })
+
+  it('has a few queues for all checkpoints of the library, always the same for one of them', () => {
+    const deployment = { precision: 'fp16', model, refiner: null } as const
+    const queueOf = (checkpoint: string) => queueFor(deployment, { checkpoint, refiner: null })
+    const checkpoints = Array.from({ length: 64 }, (_, index) =>
+      `${index * 12_345_678}`.padStart(64, '0').split('').reverse().join(''),
+    )
+    const used = new Set(checkpoints.map(queueOf))
+    expect(used.size).toBe(4)
+    expect([...queuesOf(deployment).keys()]).toEqual(expect.arrayContaining([...used]))
+    expect(queueOf(checkpoints[0])).toBe(queueOf(checkpoints[0]))
   })
 
   it('knows its model by its content', async () => {

@@ -1,10 +1,10 @@
 // An engine process for tests of the service: real process, real protocol, tasks that do what their prompts say. Words
 // after the first are the behaviour's arguments.
-import { appendFileSync, existsSync, readFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EngineHooks } from '#worker/request-loop.ts'
 import { serveRequests } from '#worker/request-loop.ts'
-import type { GenerateResult, GenerateTask, TaskFiles } from '#worker/protocol.ts'
+import type { AssetInspection, AssetReport, GenerateResult, GenerateTask, TaskFiles } from '#worker/protocol.ts'
 import { AppError } from '../../src/errors.ts'
 
 const result: GenerateResult = {
@@ -78,14 +78,45 @@ async function behave(task: GenerateTask, files: TaskFiles, hooks: EngineHooks):
   }
 }
 
+/** Uploads say themselves what they are: `word argument`. */
+async function inspect({ path, output, kind }: AssetInspection): Promise<AssetReport> {
+  const [behaviour, argument = ''] = readFileSync(path, 'latin1').slice(0, 500).split(' ')
+  const report: AssetReport = {
+    kind,
+    fileFormat: 'safetensors',
+    converted: false,
+    architecture: 'Stable Diffusion XL',
+    dataType: 'fp16',
+    tensors: 2,
+    parameters: 10,
+    triggerWords: ['told'],
+    thumbnail: null,
+    warnings: [],
+    details: { kind: 'textual_inversion', vectors: 2 },
+  }
+  switch (behaviour) {
+    case 'good':
+      return report
+    case 'pickle':
+      writeFileSync(output, `good ${argument}`)
+      return { ...report, fileFormat: 'pt', converted: true }
+    // Looks until a file is there.
+    case 'wait':
+      await until(argument)
+      return report
+    case 'crash':
+      return process.abort()
+    default:
+      throw new AppError('bad_file', `${path}: is no ${kind}`)
+  }
+}
+
 serveRequests(() => ({
   generate: behave,
   inspect: async (file) => {
     throw new AppError('bad_file', `${file}: is not a model`)
   },
-  inspectAsset: async ({ kind }) => {
-    throw new AppError('bad_file', `the file is no ${kind}`)
-  },
+  inspectAsset: inspect,
   probe: async () => ({ onnxruntimeVersion: '', providers: [] }),
   [Symbol.asyncDispose]: async () => {},
 }))

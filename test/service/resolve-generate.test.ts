@@ -82,15 +82,22 @@ it('applies the style', () => {
   expect(styled.negativePrompt).toMatch(/., blur$/)
 })
 
-it.each([
-  [{ checkpoint: 'octoai:crystal-clear' }, 'checkpoint'],
-  [{ loras: { 'octoai:add-detail': 1 } }, 'loras'],
-  [{ textualInversions: { NegativeXL: 'neg' } }, 'textualInversions'],
-  [{ vae: 'mine' }, 'vae'],
-])('refuses what is not there yet: %j', (changes, field) => {
-  expect(() => taskOf(changes)).toThrow(
-    expect.objectContaining({ code: 'unsupported', field, message: expect.stringContaining(field) as string }),
-  )
+it('names the files of assets, and is dearer with any of them', () => {
+  const none = { checkpoint: null, vae: null, loras: [], textualInversions: [] }
+  const some = [
+    { ...none, checkpoint: 'c'.repeat(64) },
+    { ...none, vae: 'd'.repeat(64) },
+    { ...none, loras: [{ asset: 'e'.repeat(64), scale: -1.5 }] },
+    { ...none, textualInversions: [{ asset: 'f'.repeat(64), trigger: 'neg' }] },
+  ]
+  for (const assets of some) {
+    const { task, price } = resolveGenerate(orderFor('a cat'), { ...here, assets })
+    expect(task).toMatchObject(assets)
+    expect(price.custom).toBe(true)
+  }
+  const { task, price } = resolveGenerate(orderFor('a cat'), here)
+  expect(task).toMatchObject(none)
+  expect(price.custom).toBe(false)
 })
 
 it('refuses more steps than the sampler takes', () => {

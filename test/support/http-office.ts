@@ -9,6 +9,8 @@ import { createLogger } from '../../src/logger.ts'
 import type { Account } from '../../src/service/accounts/account.ts'
 import { takeRequest } from '../../src/service/accounts/rate-limit.ts'
 import { authenticate, createToken } from '../../src/service/accounts/token.ts'
+import { openAssetLibrary } from '../../src/service/assets/asset-library.ts'
+import type { RemoteSettings } from '../../src/service/assets/fetch-remote.ts'
 import { usage } from '../../src/service/billing/usage.ts'
 import type { SubmitContext } from '../../src/service/jobs/submit-job.ts'
 import { newAccount, openOffice, type Office } from './job-office.ts'
@@ -74,7 +76,11 @@ export type HttpOffice = AsyncDisposable & {
 
 /** Open an office with a door and one engine; `engines: 0` leaves every job in the queue. */
 export async function openHttpOffice(
-  { engines = 1, ...overrides }: Partial<SubmitContext> & { engines?: number } = {},
+  {
+    engines = 1,
+    remote = { urls: null, hub: null },
+    ...overrides
+  }: Partial<SubmitContext> & { engines?: number; remote?: RemoteSettings } = {},
   options: Partial<HttpOptions> = {},
 ): Promise<HttpOffice> {
   await using resources = new AsyncDisposableStack()
@@ -84,9 +90,11 @@ export async function openHttpOffice(
   const office = resources.use(await openOffice(place, path.join(folder, 'files'), overrides))
   if (engines > 0) await office.run({ engines })
   const { db } = office.database
+  const assets = resources.use(await openAssetLibrary({ ...office.context, remote }))
   const log: string[] = []
   const services: HttpServices = {
     jobs: office.jobs,
+    assets,
     authenticate: (token) => authenticate(db, token),
     // The minute never ends.
     takeRequest: (account) => takeRequest(db, account, new Date('2026-01-31T12:00:30Z')),

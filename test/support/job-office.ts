@@ -1,6 +1,7 @@
 // The office without its door: jobs, dispatcher and engines on a database and a folder of files, for tests.
 import { fileURLToPath } from 'node:url'
 import { createAccount, type Account } from '../../src/service/accounts/account.ts'
+import { AssetNotices } from '../../src/service/assets/asset-notices.ts'
 import { defaultPrices } from '../../src/service/billing/price-list.ts'
 import { openDatabase, type Database, type DatabasePlace } from '../../src/service/db/database.ts'
 import type { Deployment } from '../../src/service/engines/deployment.ts'
@@ -8,7 +9,7 @@ import type { BlobStore } from '../../src/service/files/blob-store.ts'
 import { openDiskBlobStore } from '../../src/service/files/disk-blob-store.ts'
 import type { GenerateOrder } from '../../src/service/jobs/generate-order.ts'
 import { JobNotices } from '../../src/service/jobs/job-notices.ts'
-import { startJobRunner, type JobRunner } from '../../src/service/jobs/job-runner.ts'
+import { startJobRunner, type JobRunner, type RunnerContext } from '../../src/service/jobs/job-runner.ts'
 import { openJobs, type Jobs, type JobsContext } from '../../src/service/jobs/jobs.ts'
 import { MessageQueue } from '../../src/service/jobs/message-queue.ts'
 import { createMetrics, type Metrics } from '../../src/service/metrics.ts'
@@ -28,7 +29,7 @@ export const fixtureDeployment: Deployment = {
 
 /** One process's share of the office. */
 export type Office = AsyncDisposable & {
-  readonly context: JobsContext
+  readonly context: JobsContext & RunnerContext
   readonly database: Database
   readonly blobs: BlobStore
   readonly jobs: Jobs
@@ -60,12 +61,14 @@ export async function openOffice(
   })
   const messages = resources.use(await MessageQueue.open(database, (error) => logger.error({ err: error }, 'queue')))
   const notices = resources.use(await JobNotices.open(database))
+  const assetNotices = resources.use(await AssetNotices.open(database))
   const metrics = createMetrics(database.db)
   const blobs = await openDiskBlobStore(filesDir)
-  const context: JobsContext = {
+  const context: JobsContext & RunnerContext = {
     database,
     messages,
     notices,
+    assetNotices,
     blobs,
     metrics,
     log: logger,

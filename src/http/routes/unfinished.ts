@@ -4,7 +4,6 @@ import type { HttpServer } from '../context.ts'
 /** Paths of the API whose features are not there yet: a 404 that says so, which clients do not repeat. */
 export const unfinishedPaths: Readonly<Record<string, string>> = {
   '/generate/controlnet-sdxl': 'ControlNet',
-  '/v1/assets': 'the asset library',
   '/v1/tune': 'fine-tuning',
   '/v1/tunes': 'fine-tuning',
 }

@@ -19,13 +19,19 @@ export function addUsage(server: HttpServer, { services }: HttpContext): void {
   }
   server.get('/v1/usage', { schema }, async ({ account, query }) => {
     const [from, to] = [query.from, query.to].map((text) => (text === undefined ? null : new Date(text)))
-    const { images, spentMicros, heldMicros, balanceMicros } = await services.usage(account, from, to)
+    const { images, spentMicros, storageMicros, storedBytes, heldMicros, balanceMicros } = await services.usage(
+      account,
+      from,
+      to,
+    )
     return {
       account: account.name,
       from: from?.toISOString() ?? null,
       to: to?.toISOString() ?? null,
       images,
       spent_usd: dollars(spentMicros),
+      storage_usd: dollars(storageMicros),
+      stored_bytes: storedBytes,
       held_usd: dollars(heldMicros),
       balance_usd: account.prepaid ? dollars(balanceMicros) : null,
     }

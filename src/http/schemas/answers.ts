@@ -62,6 +62,8 @@ export const usageAnswer = z
     to: instant.nullable(),
     images: z.int().describe('Pictures made and charged.'),
     spent_usd: z.string().describe('Charged in this time.'),
+    storage_usd: z.string().describe('What of that was for keeping assets.'),
+    stored_bytes: z.int().describe('Bytes of the assets that are ready, now.'),
     held_usd: z.string().describe('Promised to requests that are not done.'),
     balance_usd: z.string().nullable().describe('What is left; null for an account without prepaid credit.'),
   })

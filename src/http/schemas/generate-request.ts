@@ -44,15 +44,15 @@ const fields = {
     'The same for the second text encoder; a copy of `negative_prompt` when left out.',
   ),
   checkpoint: optional(reference()).describe(
-    'Another model of the asset library. Not there yet: anything but null is refused.',
+    'Another model of the asset library: an id, a name, or `octoai:name` for the public library.',
   ),
   loras: optional(z.record(z.string(), anyNumber(), takes('an object of references and weights'))).describe(
-    'LoRAs, reference → weight. Not there yet: anything but null and {} is refused.',
+    'LoRAs, reference → weight; weights may be negative or above 1.',
   ),
   textual_inversions: optional(
     z.record(z.string(), z.string(takes('a trigger word')), takes('an object of references and trigger words')),
-  ).describe('Textual inversions, reference → trigger word. Not there yet: anything but null and {} is refused.'),
-  vae: optional(reference()).describe('Another VAE of the asset library. Not there yet: anything but null is refused.'),
+  ).describe('Textual inversions, reference → trigger word.'),
+  vae: optional(reference()).describe('Another VAE of the asset library.'),
   sampler: withDefault(oneOf(samplerNames), 'DDIM').describe('The sampler: an algorithm of diffusers and its options.'),
   width: withDefault(wholeNumber(1, 4096), 1024).describe(`Pixels. Together with the height one of ${sizeList}.`),
   height: withDefault(wholeNumber(1, 4096), 1024).describe('Pixels; see `width`.'),

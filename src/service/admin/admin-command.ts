@@ -5,7 +5,9 @@ import { AppError } from '../../errors.ts'
 import { createAccount, listAccounts, requireAccount, setLimits, type Account } from '../accounts/account.ts'
 import { createToken, listTokens, revokeToken, type TokenRow } from '../accounts/token.ts'
 import { balanceOf, credit } from '../billing/ledger.ts'
+import type { LibraryContext } from '../assets/public-library.ts'
 import type { Drizzle } from '../db/database.ts'
+import { answerAssetCommand, assetCommands, type AssetAnswers } from './asset-commands.ts'
 
 const limit = z.int().min(0).nullable().optional()
 const limits = {
@@ -32,6 +34,7 @@ export const adminCommandSchema = z.discriminatedUnion('command', [
   z.strictObject({ command: z.literal('createToken'), account, name: z.string() }),
   z.strictObject({ command: z.literal('listTokens'), account: account.nullable() }),
   z.strictObject({ command: z.literal('revokeToken'), token: z.string().describe('Id or prefix.') }),
+  ...assetCommands,
 ])
 
 export type AdminCommand = z.infer<typeof adminCommandSchema>
@@ -56,7 +59,7 @@ export type TokenEntry = {
 }
 
 /** What each command answers. */
-export type AdminAnswers = {
+export type AdminAnswers = AssetAnswers & {
   readonly createAccount: AccountEntry
   readonly listAccounts: readonly AccountEntry[]
   readonly limitAccount: AccountEntry
@@ -72,8 +75,14 @@ export type Administrator = <Name extends AdminCommand['command']>(
   command: Extract<AdminCommand, { command: Name }>,
 ) => Promise<AdminAnswers[Name]>
 
+/** What commands are carried out on; without a library those about assets are refused. */
+export type Administered = { readonly db: Drizzle; readonly library?: LibraryContext }
+
 /** Carry a command out, checked again, for it may have come over a socket. Throws `bad_argument`, `not_found`. */
-export async function administer(db: Drizzle, unchecked: unknown): Promise<AdminAnswers[AdminCommand['command']]> {
+export async function administer(
+  administered: Administered,
+  unchecked: unknown,
+): Promise<AdminAnswers[AdminCommand['command']]> {
   const parsed = adminCommandSchema.safeParse(unchecked)
   if (!parsed.success) {
     const [issue] = parsed.error.issues
@@ -81,10 +90,13 @@ export async function administer(db: Drizzle, unchecked: unknown): Promise<Admin
       cause: parsed.error,
     })
   }
-  return answer(db, parsed.data)
+  return answer(administered, parsed.data)
 }
 
-async function answer(db: Drizzle, command: AdminCommand): Promise<AdminAnswers[AdminCommand['command']]> {
+async function answer(
+  { db, library }: Administered,
+  command: AdminCommand,
+): Promise<AdminAnswers[AdminCommand['command']]> {
   switch (command.command) {
     case 'createAccount': {
       const { command: _, ...options } = command
@@ -117,6 +129,13 @@ async function answer(db: Drizzle, command: AdminCommand): Promise<AdminAnswers[
     }
     case 'revokeToken':
       return tokenEntry(db, (await revokeToken(db, command.token)).id)
+    case 'addAsset':
+    case 'listAssets':
+    case 'showAsset':
+    case 'removeAsset':
+    case 'exportAsset':
+      if (!library) throw new AppError('bad_argument', `${command.command}: the library is not open here`)
+      return answerAssetCommand(library, command)
     default:
       throw new Error(`no command: ${JSON.stringify(command satisfies never)}`)
   }

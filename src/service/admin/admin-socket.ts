@@ -3,8 +3,7 @@ import { rm } from 'node:fs/promises'
 import { createServer, request, type IncomingMessage, type ServerResponse } from 'node:http'
 import { text } from 'node:stream/consumers'
 import { AppError, type ErrorDetail } from '../../errors.ts'
-import type { Drizzle } from '../db/database.ts'
-import { administer, type Administrator } from './admin-command.ts'
+import { administer, type Administered, type Administrator } from './admin-command.ts'
 
 /** What goes over the socket as the answer to a command. */
 type Reply = { readonly answer: unknown } | { readonly error: ErrorDetail }
@@ -17,7 +16,7 @@ const longestPathBytes = 103
  * Listen for commands on a socket with mode 0600 until disposal. The caller holds the data folder's lock, so that a socket
  * that lies there is one of a process that is gone. Throws `bad_argument` for a path that no socket can have.
  */
-export async function serveAdmin({ db }: { readonly db: Drizzle }, socketPath: string): Promise<AsyncDisposable> {
+export async function serveAdmin(administered: Administered, socketPath: string): Promise<AsyncDisposable> {
   const length = Buffer.byteLength(socketPath)
   if (length > longestPathBytes)
     throw new AppError(
@@ -25,7 +24,7 @@ export async function serveAdmin({ db }: { readonly db: Drizzle }, socketPath: s
       `data folder: a socket's path has at most ${longestPathBytes} bytes, ${socketPath} has ${length}`,
     )
   await rm(socketPath, { force: true })
-  const server = createServer((incoming, response) => void reply(db, incoming, response))
+  const server = createServer((incoming, response) => void reply(administered, incoming, response))
   const listening = new Promise<void>((resolve, reject) => {
     server.once('listening', resolve).once('error', reject)
   })
@@ -46,10 +45,10 @@ export async function serveAdmin({ db }: { readonly db: Drizzle }, socketPath: s
   }
 }
 
-async function reply(db: Drizzle, incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+async function reply(administered: Administered, incoming: IncomingMessage, response: ServerResponse): Promise<void> {
   let body: Reply
   try {
-    body = { answer: await administer(db, JSON.parse(await bodyOf(incoming))) }
+    body = { answer: await administer(administered, JSON.parse(await bodyOf(incoming))) }
   } catch (error) {
     const { code, message } =
       error instanceof AppError

@@ -1,6 +1,6 @@
 // Files of assets by their content. Whoever has uploaded the same bytes before is found only after all of them have come,
 // so that nobody learns of another's files; a file goes when nothing refers to it any more.
-import { and, eq, inArray, lt, notExists, sql } from 'drizzle-orm'
+import { and, eq, inArray, notExists, sql } from 'drizzle-orm'
 import type { ContentHash } from '#worker/protocol.ts'
 import type { Database, Transaction } from '../db/database.ts'
 import { assetBlobs, assets, jobAssets, jobs, uploadParts } from '../db/schema.ts'
@@ -131,6 +131,3 @@ export function isForeignKeyViolation(error: unknown): boolean {
     if ((at as { readonly code?: unknown }).code === '23503') return true
   return false
 }
-
-/** Assets whose upload is not complete and has expired. */
-export const expiredBefore = (now: Date) => and(lt(assets.expiresAt, now), sql`${assets.deletedAt} is null`)

@@ -99,7 +99,9 @@ export class AssetInspector implements AsyncDisposable {
       await endInspection(this.#context, asset, verdict, (tx) => messages.complete(tx, message))
     } catch (error) {
       await database.db.transaction((tx) => messages.giveBack(tx, message))
-      if (!this.#stopping.signal.aborted) throw error
+      // Another process may survive what this one died of; everything else can wait for the next beat.
+      const died = error instanceof AppError && error.code === 'engine_crashed'
+      if (!died && !this.#stopping.signal.aborted) throw error
     } finally {
       this.#current = null
     }

@@ -1,5 +1,5 @@
 // What an asset is: a row, its names, and what its kind allows.
-import { typeid } from 'typeid-js'
+import { TypeID, typeid } from 'typeid-js'
 import type { AssetKind } from '#worker/protocol.ts'
 import { AppError } from '../../errors.ts'
 import type { assets, AssetData, AssetStatus, AssetType } from '../db/schema.ts'
@@ -83,6 +83,11 @@ export function inspectedKind(type: AssetType, { engine }: Pick<AssetData, 'engi
     default:
       throw new Error(`no asset: ${JSON.stringify(type satisfies never)}`)
   }
+}
+
+/** The owner of an asset in the spelling of the original. */
+export function tenantUuid({ accountId }: Pick<Asset, 'accountId'>): string {
+  return TypeID.fromString(accountId).toUUID()
 }
 
 const gib = 2 ** 30

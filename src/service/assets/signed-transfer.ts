@@ -35,7 +35,7 @@ export type SessionCredentials = {
 }
 
 /** What a session token allows. */
-export type Session = { readonly assetId: string; readonly expires: number; readonly secretAccessKey: string }
+export type Session = SessionCredentials & { readonly assetId: string }
 
 /** Make credentials for one asset. */
 export function issueSession(key: SigningKey, assetId: string, expires: number): SessionCredentials {
@@ -56,7 +56,7 @@ export function openSession(key: SigningKey, token: string, now: Date): Session 
     throw new AppError('forbidden', 'the session token was not issued by this server')
   if (expires * 1000 <= now.getTime())
     throw new AppError('forbidden', 'the session token has expired; ask for the asset to get another')
-  return { assetId, expires, secretAccessKey: hex(key, `secret\n${told}`) }
+  return { assetId, ...issueSession(key, assetId, expires) }
 }
 
 /** Compare in a time that tells nothing. */

@@ -59,6 +59,31 @@ export function release(tx: Transaction, subject: Subject): Promise<void> {
   return settle(tx, subject, 'release')
 }
 
+/**
+ * Take `amountMicros` (> 0) for a subject at once, also where the balance does not cover it: it is owed. False where the
+ * subject was charged before.
+ */
+export async function charge(
+  tx: Transaction,
+  { accountId, amountMicros, ...subject }: Subject & { readonly accountId: string; readonly amountMicros: bigint },
+): Promise<boolean> {
+  const held = await tx
+    .insert(ledgerEntries)
+    .values({
+      accountId,
+      type: 'hold',
+      amountMicros: -amountMicros,
+      heldMicros: amountMicros,
+      spentMicros: 0n,
+      ...subject,
+    })
+    .onConflictDoNothing()
+    .returning({ id: ledgerEntries.id })
+  if (held.length === 0) return false
+  await capture(tx, subject)
+  return true
+}
+
 /** Add `amountMicros` (> 0) once for a reference of the operator's, such as an invoice. Throws `bad_argument`. */
 export async function credit(
   db: Drizzle | Transaction,

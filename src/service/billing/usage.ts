@@ -1,7 +1,7 @@
 // What an account has used: counts and sums over what was captured.
 import { and, eq, gte, lt, sql } from 'drizzle-orm'
 import type { Drizzle } from '../db/database.ts'
-import { jobs, ledgerEntries } from '../db/schema.ts'
+import { assets, jobs, ledgerEntries } from '../db/schema.ts'
 import { balanceOf } from './ledger.ts'
 
 /** Micro-dollars, and pictures that were made and charged. */
@@ -9,6 +9,10 @@ export type Usage = {
   /** In the time that was asked for. */
   readonly images: number
   readonly spentMicros: bigint
+  /** What of that was for keeping assets. */
+  readonly storageMicros: bigint
+  /** Bytes of ready assets, now. */
+  readonly storedBytes: number
   /** Now. */
   readonly heldMicros: bigint
   readonly balanceMicros: bigint
@@ -25,6 +29,8 @@ export async function usage(
     .select({
       images: sql<number>`coalesce(sum(${jobs.images}), 0)::int`,
       spent: sql<string>`coalesce(sum(${ledgerEntries.spentMicros}), 0)`,
+      storage: sql<string>`coalesce(sum(${ledgerEntries.spentMicros})
+        filter (where ${ledgerEntries.subjectKind} = 'storage'), 0)`,
     })
     .from(ledgerEntries)
     .leftJoin(jobs, and(eq(ledgerEntries.subjectKind, 'job'), eq(jobs.id, ledgerEntries.subjectId)))
@@ -37,5 +43,16 @@ export async function usage(
       ),
     )
   const { heldMicros, balanceMicros } = await balanceOf(db, account.id)
-  return { images: sums.images, spentMicros: BigInt(sums.spent), heldMicros, balanceMicros }
+  const [{ storedBytes }] = await db
+    .select({ storedBytes: sql<string>`coalesce(sum(${assets.sizeBytes}), 0)` })
+    .from(assets)
+    .where(and(eq(assets.accountId, account.id), eq(assets.status, 'ready')))
+  return {
+    images: sums.images,
+    spentMicros: BigInt(sums.spent),
+    storageMicros: BigInt(sums.storage),
+    storedBytes: Number(storedBytes),
+    heldMicros,
+    balanceMicros,
+  }
 }

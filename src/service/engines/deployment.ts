@@ -14,8 +14,14 @@ export type Deployment = {
   readonly refiner: ServedModel | null
 }
 
-/** Files that the jobs of one queue need. */
+/** Files of the deployment that the jobs of one queue may need. */
 export type QueueModels = { readonly checkpoint: string; readonly refiner: string | null }
+
+/**
+ * Queues for jobs with checkpoints of the library, whatever their number: each checkpoint has its queue among these, so
+ * that a process which has it loaded goes on with it.
+ */
+const customQueues = 4
 
 /**
  * Open and hash the models in an engine process, once. Throws `device_unavailable`, `model_not_found`, `bad_file`, `wrong_architecture`,
@@ -52,7 +58,8 @@ async function requireDevice(engine: EngineProcess, device: EngineSettings['devi
 }
 
 /** The queue that a task belongs into. */
-export function queueFor(deployment: Deployment, task: Pick<GenerateTask, 'refiner'>): string {
+export function queueFor(deployment: Deployment, task: Pick<GenerateTask, 'refiner' | 'checkpoint'>): string {
+  if (task.checkpoint !== null) return customQueue(deployment, parseInt(task.checkpoint.slice(0, 8), 16) % customQueues)
   return queueName(deployment, task.refiner ? deployment.refiner : null)
 }
 
@@ -61,7 +68,13 @@ export function queuesOf(deployment: Deployment): ReadonlyMap<string, QueueModel
   const { model, refiner } = deployment
   const queues = new Map([[queueName(deployment, null), { checkpoint: model.path, refiner: null as string | null }]])
   if (refiner) queues.set(queueName(deployment, refiner), { checkpoint: model.path, refiner: refiner.path })
+  for (let index = 0; index < customQueues; index++)
+    queues.set(customQueue(deployment, index), { checkpoint: model.path, refiner: refiner?.path ?? null })
   return queues
+}
+
+function customQueue({ model, precision, refiner }: Deployment, index: number): string {
+  return `generate/${refiner ? `${short(model)}-${short(refiner)}` : short(model)}-custom${index}/${precision}`
 }
 
 function queueName({ model, precision }: Deployment, refiner: ServedModel | null): string {

@@ -2,6 +2,7 @@
 // can be done by several processes at once, and again.
 import { and, eq, inArray, isNotNull, lt, notExists, or, sql } from 'drizzle-orm'
 import { alias } from 'drizzle-orm/pg-core'
+import { tidyAssets } from '../assets/asset-housekeeping.ts'
 import { closeLedger } from '../billing/ledger-closing.ts'
 import { jobs, ledgerEntries } from '../db/schema.ts'
 import type { BlobStore } from '../files/blob-store.ts'
@@ -43,6 +44,7 @@ async function keepHouse(context: HousekeepingContext, graceMs: number): Promise
   try {
     const tidied = await tidy(context, graceMs)
     if (tidied.results + tidied.prompts + tidied.files > 0) log.info(tidied, 'kept house')
+    await tidyAssets(context, new Date(context.now().getTime() - graceMs))
     await closeLedger(context.database.db)
     const open = await openHolds(context)
     if (open.length > 0) log.error({ jobs: open }, 'holds of jobs that have ended are open')

@@ -2,6 +2,10 @@
 // dispatcher, and housekeeping.
 import { sql, eq, and, notInArray } from 'drizzle-orm'
 import type { EngineSettings } from '#worker/protocol.ts'
+import { AssetFiles } from '../assets/asset-files.ts'
+import { AssetInspector } from '../assets/asset-inspector.ts'
+import type { AssetNotices } from '../assets/asset-notices.ts'
+import { inspectionQueue } from '../assets/complete-upload.ts'
 import { jobs } from '../db/schema.ts'
 import { queuesOf, type Deployment } from '../engines/deployment.ts'
 import { EnginePool } from '../engines/engine-pool.ts'
@@ -29,9 +33,12 @@ export type JobRunner = AsyncDisposable & {
   drain(graceMs: number): Promise<void>
 }
 
+/** What a runner needs of the surroundings. */
+export type RunnerContext = Omit<DispatcherContext, 'queues' | 'assetFiles'> & { readonly assetNotices: AssetNotices }
+
 /** Start the engines and take jobs of the deployment's queues. Rejects with what starting an engine throws. */
 export async function startJobRunner(
-  context: Omit<DispatcherContext, 'queues'>,
+  context: RunnerContext,
   { deployment, engines, settings, memoryLimitBytes, engineEntry }: JobRunnerOptions,
 ): Promise<JobRunner> {
   await using resources = new AsyncDisposableStack()
@@ -51,7 +58,11 @@ export async function startJobRunner(
   if (context.database.kind === 'pglite') await takeBackRunning(context)
   resources.use(await startHousekeeping(context))
   const queues = queuesOf(deployment)
-  dispatcher = resources.use(await Dispatcher.start({ ...context, queues }, pool))
+  const assetFiles = new AssetFiles({ ...settings, blobs: context.blobs })
+  dispatcher = resources.use(await Dispatcher.start({ ...context, queues, assetFiles }, pool))
+  const queue = inspectionQueue(deployment)
+  const model = deployment.model.path
+  resources.use(await AssetInspector.start({ ...context, assetFiles, queue, model, settings, engineEntry }))
   await tellOtherQueues(context, [...queues.keys()])
   const owned = resources.move()
   const running = dispatcher

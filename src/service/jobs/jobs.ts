@@ -16,7 +16,7 @@ import { watchJob, type JobEvent } from './watch-job.ts'
 /** What can be done with jobs. */
 export type Jobs = {
   /**
-   * Accept an order: the job, or the one that the same idempotency key made before. Throws `unsupported`,
+   * Accept an order: the job, or the one that the same idempotency key made before. Throws `not_found` for references,
    * `bad_argument`, `prompt_refused`, `no_credit`, `too_many_jobs`, `queue_full`, `idempotency_conflict`.
    */
   submit(account: Account, order: GenerateOrder, manner: SubmitManner): Promise<Job>

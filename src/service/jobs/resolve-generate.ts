@@ -5,6 +5,7 @@ import { requireSteps, samplers } from '#diffusion/samplers.ts'
 import { applyStyle } from '#diffusion/style-presets.ts'
 import type { ContentHash, GenerateTask, TaskStart } from '#worker/protocol.ts'
 import { AppError } from '../../errors.ts'
+import { noAssets, type ResolvedAssets } from '../assets/resolve-assets.ts'
 import type { PriceInput } from '../billing/price.ts'
 import type { GenerateOrder } from './generate-order.ts'
 
@@ -13,6 +14,8 @@ export type ResolveContext = {
   /** Whether the deployment has a refiner. */
   readonly refiner: boolean
   readonly previews: boolean
+  /** What the order's references stand for; none when left out. */
+  readonly assets?: ResolvedAssets
   /** A number in 0..limit−1. */
   readonly random?: (limit: number) => number
 }
@@ -28,9 +31,8 @@ export type ResolvedGenerate = {
 
 const seedCount = 2 ** 32
 
-/** Throws `unsupported` for what this version cannot do, `bad_argument` for combinations that cannot be. */
+/** Throws `bad_argument` for combinations that cannot be. */
 export function resolveGenerate(order: GenerateOrder, context: ResolveContext): ResolvedGenerate {
-  refuseUnsupported(order)
   requireSteps(order.sampler, order.numInferenceSteps)
   const inputs = new Map<ContentHash, Uint8Array>()
   const start = startOf(order, inputs)
@@ -48,10 +50,7 @@ export function resolveGenerate(order: GenerateOrder, context: ResolveContext): 
     start,
     refiner:
       order.useRefiner && context.refiner && order.denoisingEnd < 1 ? { denoisingEnd: order.denoisingEnd } : null,
-    checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
+    ...(context.assets ?? noAssets),
     previews: context.previews,
     imageEncoding: order.imageEncoding,
   }
@@ -64,7 +63,7 @@ export function resolveGenerate(order: GenerateOrder, context: ResolveContext): 
     width,
     height,
     premium: samplers[sampler].premium,
-    custom: false,
+    custom: isCustom(task),
     controlnet: false,
     photoMerge: false,
     images: order.seeds.length,
@@ -72,15 +71,8 @@ export function resolveGenerate(order: GenerateOrder, context: ResolveContext): 
   return { task, inputs, price, notApplied }
 }
 
-function refuseUnsupported(order: GenerateOrder): void {
-  const absent: readonly [keyof GenerateOrder, boolean][] = [
-    ['checkpoint', order.checkpoint === null],
-    ['loras', Object.keys(order.loras).length === 0],
-    ['textualInversions', Object.keys(order.textualInversions).length === 0],
-    ['vae', order.vae === null],
-  ]
-  for (const [field, isAbsent] of absent)
-    if (!isAbsent) throw new AppError('unsupported', `${field}: this server has no asset library yet`, { field })
+function isCustom({ checkpoint, vae, loras, textualInversions }: ResolvedAssets): boolean {
+  return checkpoint !== null || vae !== null || loras.length > 0 || textualInversions.length > 0
 }
 
 function styledPrompts(

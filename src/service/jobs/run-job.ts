@@ -6,6 +6,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { and, eq } from 'drizzle-orm'
 import type { ContentHash, GenerateTask, Progress, TaskFiles } from '#worker/protocol.ts'
 import { AppError, errorTable, type ErrorDetail } from '../../errors.ts'
+import { blobKeys } from '../assets/asset-blobs.ts'
+import type { AssetFiles } from '../assets/asset-files.ts'
+import { assetHashes } from '../assets/resolve-assets.ts'
 import { jobs, type JobResult } from '../db/schema.ts'
 import type { QueueModels } from '../engines/deployment.ts'
 import type { EngineLease } from '../engines/engine-pool.ts'
@@ -25,7 +28,7 @@ import { ProgressNotes } from './progress-notes.ts'
 import { picturesOf } from './resolve-generate.ts'
 
 /** What an attempt needs of the surroundings. */
-export type RunContext = JobStore & { readonly blobs: BlobStore }
+export type RunContext = JobStore & { readonly blobs: BlobStore; readonly assetFiles: AssetFiles }
 
 /** Why an attempt is stopped: the job was cancelled or is somebody else's, or this dispatcher stops. */
 export type StopReason = 'superseded' | 'returned'
@@ -75,7 +78,8 @@ async function makePictures(context: RunContext, attempt: Attempt, outputs: stri
   signal.throwIfAborted()
   const folder = path.join(lease.scratchDir, job.id)
   try {
-    const files: TaskFiles = { ...models, pictures: await fetchInputs(context.blobs, job.id, task, folder), assets: {} }
+    const pictures = await fetchInputs(context.blobs, job.id, task, folder)
+    const files = taskFiles(models, task, await fetchAssets(context, job.id, task), pictures)
     await using notes = new ProgressNotes(context, claim, () => attempt.isWatched())
     const images: { key: string; seed: number }[] = []
     const { timings, warnings } = await lease.generate(message.queue, task, files, {
@@ -93,6 +97,35 @@ async function makePictures(context: RunContext, attempt: Attempt, outputs: stri
   } finally {
     await rm(folder, { recursive: true, force: true })
   }
+}
+
+/** Where everything lies that the task names. */
+function taskFiles(
+  models: QueueModels,
+  task: GenerateTask,
+  assets: TaskFiles['assets'],
+  pictures: TaskFiles['pictures'],
+): TaskFiles {
+  const refiner = task.refiner === null ? null : models.refiner
+  if (task.checkpoint === null) return { checkpoint: models.checkpoint, refiner, pictures, assets }
+  return { checkpoint: assets[task.checkpoint], servedModel: models.checkpoint, refiner, pictures, assets }
+}
+
+async function fetchAssets(
+  { assetFiles, database }: RunContext,
+  jobId: string,
+  task: GenerateTask,
+): Promise<TaskFiles['assets']> {
+  const places: Record<ContentHash, string> = {}
+  const hashes = assetHashes(task)
+  const keys = await blobKeys(database.db, hashes)
+  for (const hash of hashes) {
+    const key = keys.get(hash)
+    if (key === undefined)
+      throw new AppError('internal', `request ${jobId}: the file ${hash} of an asset is not stored`)
+    places[hash] = await assetFiles.placeOf({ hash, key })
+  }
+  return places
 }
 
 async function fetchInputs(

@@ -1,14 +1,17 @@
 // Acceptance: an order is resolved, priced, its pictures stored, and then written down in one transaction with the limits
 // checked, its price held and its message queued. Whatever fails leaves nothing behind.
 import { and, eq, inArray, sql } from 'drizzle-orm'
+import type { GenerateTask } from '#worker/protocol.ts'
 import { AppError } from '../../errors.ts'
+import { isForeignKeyViolation } from '../assets/asset-blobs.ts'
+import { assetHashes, resolveAssets } from '../assets/resolve-assets.ts'
 import type { Account } from '../accounts/account.ts'
 import { refuse, type WordList } from '../accounts/word-list.ts'
 import { hold } from '../billing/ledger.ts'
 import { priceOf } from '../billing/price.ts'
 import type { PriceList } from '../billing/price-list.ts'
 import type { Transaction } from '../db/database.ts'
-import { jobs } from '../db/schema.ts'
+import { jobAssets, jobs } from '../db/schema.ts'
 import { queueFor, type Deployment } from '../engines/deployment.ts'
 import type { BlobStore } from '../files/blob-store.ts'
 import type { GenerateOrder } from './generate-order.ts'
@@ -64,6 +67,7 @@ export async function submitJob(
   const { prompt, prompt2, negativePrompt, negativePrompt2 } = order
   if (wordList) refuse(wordList, { prompt, prompt2, negativePrompt, negativePrompt2 })
   const { task, inputs, price, notApplied } = resolveGenerate(order, {
+    assets: await resolveAssets(context.database.db, account, order),
     refiner: deployment.refiner !== null,
     previews: !manner.synchronous,
   })
@@ -94,6 +98,8 @@ export async function submitJob(
   } catch (error) {
     await removeUnlessAccepted(context, id, keys, error)
     if (error instanceof Repeated) return { repeatedId: error.jobId }
+    if (isForeignKeyViolation(error))
+      throw new AppError('not_found', 'an asset of the request was deleted in this moment', { cause: error })
     throw error
   }
 }
@@ -119,7 +125,7 @@ async function accept(
   tx: Transaction,
   context: SubmitContext,
   account: Account,
-  row: Omit<typeof jobs.$inferInsert, 'turn'> & Pick<JobRow, 'id' | 'queue' | 'priceMicros'>,
+  row: Omit<typeof jobs.$inferInsert, 'turn'> & Pick<JobRow, 'id' | 'queue' | 'priceMicros'> & { task: GenerateTask },
   manner: SubmitManner,
 ): Promise<Job> {
   // From here on the account is locked: its requests pass one after the other, so that counts and balance hold.
@@ -143,6 +149,9 @@ async function accept(
     .insert(jobs)
     .values({ ...row, turn })
     .returning({ ...jobColumns, queuePosition, told })
+  // As long as these rows are there, the files are.
+  const files = assetHashes(row.task).map((hash) => ({ jobId: row.id, hash }))
+  if (files.length > 0) await tx.insert(jobAssets).values(files)
   await context.messages.send(tx, row.queue, row.id, account.id, turn)
   return job
 }
