@@ -75,16 +75,15 @@ const styles: readonly Style[] = [
   { processor: true, suffixes: { down: '.down.weight', up: '.up.weight', alpha: '.alpha' } },
 ]
 
-/** PEFT's names may carry the adapter's before the last part, and may lack that. */
-const peftPattern =
-  /^(.+)\.(lora_A|lora_B|lora_magnitude_vector)((?:\.(?!(?:weight|bias)$)[A-Za-z0-9_-]+)?)((?:\.(?:weight|bias))?)$/
+/** PEFT's names: the last part may be absent, and the adapter's name may stand before it. */
+const peftPattern = /^(.+)\.(lora_A|lora_B|lora_magnitude_vector)(?:((?:\.[A-Za-z0-9_-]+)?)(\.weight|\.bias))?$/
 
 /** The ways to take a tensor's name apart; which is right depends on the module's name being one. */
 export function splitName(name: string): SplitName[] {
   const found: SplitName[] = []
   const peft = peftPattern.exec(name)
   if (peft) {
-    const [, module, part, adapter, last] = peft
+    const [, module, part, adapter = '', last = ''] = peft
     const isBias = last === '.bias'
     const nameOf = peftNames(module, adapter, last)
     if (part === 'lora_B') found.push({ module, role: isBias ? 'upBias' : 'up', processor: false, nameOf })
