@@ -53,12 +53,13 @@ async function readBranch(group: readonly ScaledModule[]): Promise<LoraBranch> {
     const factor = change.scale * strength
     const { data: down } = await readLoraTensor(change.down) // (r, columns)
     const { data: up } = await readLoraTensor(change.up) // (out, r)
-    for (let r = 0; r < change.rank; r++) {
-      const row = start + r
-      if (isConv) a.set(down.subarray(r * columns, (r + 1) * columns), row * columns)
-      else for (let i = 0; i < columns; i++) a[i * total + row] = down[r * columns + i]
-      for (let o = 0; o < out; o++) b[isConv ? o * total + row : row * out + o] = up[o * change.rank + r] * factor
-    }
+    if (isConv) a.set(down, start * columns)
+    else
+      for (let i = 0; i < columns; i++)
+        for (let r = 0; r < change.rank; r++) a[i * total + start + r] = down[r * columns + i]
+    const [perOutput, perRank] = isConv ? [total, 1] : [1, out]
+    for (let o = 0; o < out; o++)
+      for (let r = 0; r < change.rank; r++) b[o * perOutput + (start + r) * perRank] = up[o * change.rank + r] * factor
     start += change.rank
   }
   return isConv
