@@ -15,9 +15,10 @@ import {
   type PickleValue,
 } from './pickle-value.ts'
 
-/** A tensor takes some 45 opcodes and 6 containers; a file has at most 20,000 of them. */
+/** A tensor takes some 45 opcodes, 6 containers and 15 memories; a file has at most 20,000 of them. */
 const maxOpcodes = 1_500_000
 const maxContainers = 150_000
+const maxMemories = 400_000
 const mark = Symbol('mark')
 
 /**
@@ -80,6 +81,7 @@ export function readPickle(bytes: Uint8Array, bad: (problem: string) => AppError
     const value = stack.at(-1)
     if (value === undefined || value === mark) throw bad('has a pickle that remembers nothing')
     memo.set(index, value)
+    if (memo.size > maxMemories) throw bad(`has a pickle that remembers more than ${maxMemories} values`)
   }
   const get = (index: number): void => {
     const value = memo.get(index)

@@ -1,9 +1,12 @@
 // The JSON of a safetensors header. JSON.parse keeps the last of two equal keys and says nothing, so that two readers
 // may see two different files; here equal keys are refused.
 
+/** The header, its tensors, and their shapes; whatever else a writer may put there is not much deeper. */
+const maxDepth = 16
+
 /**
  * The header's object. `bad` makes the error out of a short description.
- * Throws for bytes that are not UTF-8, text that is not one JSON object, and equal keys in any object.
+ * Throws for bytes that are not UTF-8, text that is not one JSON object or too deep, and equal keys in any object.
  */
 export function readHeaderJson(bytes: Uint8Array, bad: (problem: string) => Error): Record<string, unknown> {
   if (bytes[0] !== 0x7b) throw bad('is not safetensors: its header does not start with "{"')
@@ -14,6 +17,8 @@ export function readHeaderJson(bytes: Uint8Array, bad: (problem: string) => Erro
     if (!(error instanceof TypeError)) throw error
     throw bad('has a header that is not UTF-8')
   }
+  // Before parsing, which would make an object of each level.
+  if (isDeep(text)) throw bad(`has a header with more than ${maxDepth} levels`)
   let header: unknown
   try {
     header = JSON.parse(text)
@@ -25,6 +30,19 @@ export function readHeaderJson(bytes: Uint8Array, bad: (problem: string) => Erro
   if (twice !== null) throw bad(`has the key ${twice.slice(0, 120)} twice in its header`)
   // The text starts with "{" and is valid JSON, so that the value is an object.
   return header as Record<string, unknown>
+}
+
+/** Whether brackets outside of strings are open more than `maxDepth` levels deep; the text may be no JSON. */
+function isDeep(text: string): boolean {
+  let depth = 0
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at]
+    if (char === '{' || char === '[') {
+      if (++depth > maxDepth) return true
+    } else if (char === '}' || char === ']') depth--
+    else if (char === '"') for (at++; at < text.length && text[at] !== '"'; at++) if (text[at] === '\\') at++
+  }
+  return false
 }
 
 /** The first key, in quotes, that an object of this valid JSON text has twice; null when there is none. */

@@ -1,9 +1,11 @@
 // One upload in an engine process: what is it, and can it be used here? It was written by a stranger, so that nothing of
 // it is believed but its bytes, and what is refused is refused in words for a stranger.
 import { open, rm } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { cacheFault } from '#engine/weights/cache-folder.ts'
 import { describeAsset } from '#engine/weights/asset-file.ts'
 import type { AssetReport } from '#engine/weights/asset-report.ts'
+import type { Checkpoint } from '#engine/weights/checkpoint.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { convertTorchFile, openTorchFile } from '#tensor/torch-file.ts'
 import { AppError } from '../errors.ts'
@@ -18,20 +20,28 @@ const shownNames = 5
  * where the upload was converted and can be used.
  */
 export async function inspectAsset({ checkpoint, kind, output, path }: AssetInspection): Promise<AssetReport> {
-  // What is wrong with the deployment's own model is not the upload's fault and is told as it is.
-  const served = await openCheckpoint(checkpoint)
   let isDone = false
   try {
     const fileFormat = await formatOf(path)
     const converted = fileFormat === 'pt'
     const leftOut = converted ? await convert(path, output) : []
-    const report = await describeAsset(converted ? output : path, kind, served)
+    const report = await describeAsset(converted ? output : path, kind, () => openServed(checkpoint))
     isDone = true
     return { ...report, fileFormat, converted, warnings: [...report.warnings, ...leftOut] }
   } catch (error) {
-    throw forStranger(error, { [path]: 'file', [output]: 'file', [served.path]: 'model' })
+    throw forStranger(error, { [path]: 'file', [output]: 'file', [resolve(checkpoint)]: 'model' })
   } finally {
     if (!isDone) await rm(output, { force: true })
+  }
+}
+
+/** What is wrong with the deployment's own model is not the upload's fault. */
+async function openServed(path: string): Promise<Checkpoint> {
+  try {
+    return await openCheckpoint(path)
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error
+    throw new AppError('internal', `the model that is served cannot be opened: ${error.message}`, { cause: error })
   }
 }
 

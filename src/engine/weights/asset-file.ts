@@ -17,18 +17,21 @@ import { recognise } from './recognise.ts'
 import { inversionWidthsOf, openTextualInversion, standardInversionWidths } from './textual-inversion.ts'
 import { latentSpaceOf, openVaeFile, standardLatentSpace } from './vae-file.ts'
 
+/** Opens the deployment's own model, once a file is worth it. */
+type Served = () => Promise<Checkpoint>
+
 type Described = Pick<AssetReport, 'architecture' | 'warnings' | 'details'>
 
 const dataTypes: Readonly<Partial<Record<DType, AssetDataType>>> = { F32: 'fp32', F16: 'fp16', BF16: 'bf16' }
 
 /**
- * Describe the safetensors file at `path`, which its owner calls a `kind`, for a deployment that serves `served`. Throws
- * `bad_file`, `wrong_architecture` or `missing_tensors` when it cannot be used whole.
+ * Describe the safetensors file at `path`, which its owner calls a `kind`, for a deployment whose model `served` opens.
+ * Throws `bad_file`, `wrong_architecture` or `missing_tensors` when it cannot be used whole.
  */
 export async function describeAsset(
   path: string,
   kind: AssetKind,
-  served: Checkpoint,
+  served: Served,
 ): Promise<Omit<AssetReport, 'fileFormat' | 'converted'>> {
   const file = await openSafetensors(path)
   const described = await describers[kind](file, served)
@@ -44,7 +47,7 @@ export async function describeAsset(
   }
 }
 
-const describers: Readonly<Record<AssetKind, (file: SafetensorsFile, served: Checkpoint) => Promise<Described>>> = {
+const describers: Readonly<Record<AssetKind, (file: SafetensorsFile, served: Served) => Promise<Described>>> = {
   checkpoint: describeCheckpoint,
   controlnet: async (file) => ({
     architecture: 'a ControlNet for Stable Diffusion XL',
@@ -56,8 +59,8 @@ const describers: Readonly<Record<AssetKind, (file: SafetensorsFile, served: Che
   vae: describeVaeFile,
 }
 
-async function describeCheckpoint({ path }: SafetensorsFile, served: Checkpoint): Promise<Described> {
-  const { kind, scheduler, unet, vae } = await openCheckpoint(path, served.tokenizer2)
+async function describeCheckpoint({ path }: SafetensorsFile, served: Served): Promise<Described> {
+  const { kind, scheduler, unet, vae } = await openCheckpoint(path, (await served()).tokenizer2)
   if (kind === 'refiner')
     throw new AppError(
       'wrong_architecture',
@@ -75,11 +78,12 @@ async function describeCheckpoint({ path }: SafetensorsFile, served: Checkpoint)
   }
 }
 
-async function describeLora({ path, ...file }: SafetensorsFile, served: Checkpoint): Promise<Described> {
+async function describeLora(file: SafetensorsFile, served: Served): Promise<Described> {
+  const networks = [loraNetworksOf(await served()), standardSdxlNetworks()]
   const { fits, value } = await firstThatFits(
-    [() => openLora(path, loraNetworksOf(served)), () => openLora(path, standardSdxlNetworks())],
+    networks.map((each) => () => openLora(file.path, each)),
     'LoRA',
-    { path, ...file },
+    file,
   )
   const { baseModel, doraModules, families, modules, rank, tensorsPresent, tensorsUsed } = value.report
   return {
@@ -89,9 +93,11 @@ async function describeLora({ path, ...file }: SafetensorsFile, served: Checkpoi
   }
 }
 
-async function describeInversion(file: SafetensorsFile, served: Checkpoint): Promise<Described> {
+async function describeInversion(file: SafetensorsFile, served: Served): Promise<Described> {
   const { fits, value } = await firstThatFits(
-    [inversionWidthsOf(served), standardInversionWidths].map((widths) => () => openTextualInversion(file.path, widths)),
+    [inversionWidthsOf(await served()), standardInversionWidths].map(
+      (widths) => () => openTextualInversion(file.path, widths),
+    ),
     'textual inversion',
     file,
   )
@@ -102,7 +108,8 @@ async function describeInversion(file: SafetensorsFile, served: Checkpoint): Pro
   }
 }
 
-async function describeVaeFile(file: SafetensorsFile, { path, vae }: Checkpoint): Promise<Described> {
+async function describeVaeFile(file: SafetensorsFile, served: Served): Promise<Described> {
+  const { path, vae } = await served()
   const spaces = [...(vae ? [latentSpaceOf(vae.config, `the model ${path}`)] : []), standardLatentSpace]
   const { value } = await firstThatFits(
     spaces.map((latents) => () => openVaeFile(file.path, latents)),
