@@ -1,4 +1,5 @@
 // The LoRAs of a task, opened and held against its model.
+import { basename } from 'node:path'
 import type { Checkpoint } from '#engine/weights/checkpoint.ts'
 import { loraNetworksOf, type LoraNetworkName } from '#engine/weights/lora/lora-networks.ts'
 import { networkLoras, type AppliedLora, type NetworkLoras } from '#engine/weights/lora/network-loras.ts'
@@ -25,7 +26,9 @@ export async function openTaskLoras(task: GenerateTask, files: TaskFiles, checkp
       loras.push({ lora: await openLora(path, networks), hash: asset, strength: scale })
     } catch (error) {
       if (!(error instanceof AppError)) throw error
-      throw new AppError(error.code, error.message, { cause: error, field: 'loras' })
+      // A client is told which one it is, and nothing of this machine's folders.
+      const message = error.message.replaceAll(path, basename(path))
+      throw new AppError(error.code, message, { cause: error, field: 'loras' })
     }
   }
   return {

@@ -43,7 +43,7 @@ let standard: LoraNetworks | undefined
 export function loraNetworksOf(checkpoint: Checkpoint): LoraNetworks {
   const networks =
     known.get(checkpoint) ??
-    networksOf(`the model ${checkpoint.path}`, {
+    networksOf('the model', {
       unet: checkpoint.unet.config,
       textEncoder: checkpoint.textEncoder?.config ?? null,
       textEncoder2: checkpoint.textEncoder2.config,

@@ -1,7 +1,8 @@
 // Opening a LoRA: every tensor of the file is looked up, has a place and fits, or the file is refused with the list of
 // those that do not. Nothing is applied in part.
+import { open, type FileHandle } from 'node:fs/promises'
 import { isFloatDType, type DType } from '#tensor/dtype.ts'
-import { openSafetensors, readRange, type SafetensorsEntry, type SafetensorsFile } from '#tensor/safetensors.ts'
+import { openSafetensors, type SafetensorsEntry, type SafetensorsFile } from '#tensor/safetensors.ts'
 import { AppError } from '../../../errors.ts'
 import { recogniseLora, unsupportedParts } from './foreign-lora.ts'
 import type { Lora, LoraModule, LoraReport, LoraTensor } from './lora.ts'
@@ -30,6 +31,7 @@ type Found = {
 export async function openLora(path: string, networks: LoraNetworks): Promise<Lora> {
   const file = await openSafetensors(path)
   if (file.tensors.size === 0) throw new AppError('bad_file', `lora ${path}: there are no tensors in it`)
+  await using handle = await open(path)
   const misfits: LoraMisfit[] = []
   const guarded = <T>(work: () => T): T | null => {
     try {
@@ -54,7 +56,7 @@ export async function openLora(path: string, networks: LoraNetworks): Promise<Lo
     if (stored === null) continue
     module.tensors.set(split.role, stored)
     if (split.role === 'alpha' || split.role === 'onInput') {
-      const value = await readNumber(path, entry)
+      const value = await readNumber(handle, entry)
       if (value === null)
         misfits.push(new LoraMisfit(name, `is no single number (${entry.dtype} [${entry.shape.join(', ')}])`))
       else module.numbers.set(split.role, value)
@@ -137,11 +139,12 @@ const numberReaders: Readonly<Partial<Record<DType, (view: DataView) => number>>
 }
 
 /** A tensor of one element as a number; null for any other. */
-async function readNumber(path: string, entry: SafetensorsEntry): Promise<number | null> {
+async function readNumber(handle: FileHandle, entry: SafetensorsEntry): Promise<number | null> {
   const reader = numberReaders[entry.dtype]
   if (reader === undefined || entry.shape.some((size) => size !== 1)) return null
-  const bytes = await readRange(path, entry.offset, entry.length)
-  return reader(new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+  const bytes = new Uint8Array(entry.length)
+  const { bytesRead } = await handle.read(bytes, 0, entry.length, entry.offset)
+  return bytesRead === entry.length ? reader(new DataView(bytes.buffer)) : null
 }
 
 function refusal(
