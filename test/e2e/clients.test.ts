@@ -106,19 +106,16 @@ describe('npm @octoai/sdk 1.11.0', () => {
   })
 
   it('asks once for what is not there yet', async () => {
-    const { imageGen, assetLibrary, fineTuning } = sdk()
+    const { imageGen, fineTuning } = sdk()
     const statuses = await answeredDuring(async () => {
       await expect(imageGen.generateControlnetSdxl({ prompt })).rejects.toMatchObject({ statusCode: 404 })
-      await expect(assetLibrary.list()).rejects.toMatchObject({
-        statusCode: 404,
-        body: { detail: 'the asset library is not there yet on this server' },
-      })
       await expect(fineTuning.list()).rejects.toBeInstanceOf(OctoAIError)
       await expect(imageGen.generateSdxl({ prompt, loras: { 'octoai:add-detail': 0.5 } })).rejects.toMatchObject({
-        statusCode: 422,
+        statusCode: 404,
+        body: { detail: 'there is no asset "octoai:add-detail"' },
       })
     })
-    expect(statuses).toEqual([404, 404, 404, 422])
+    expect(statuses).toEqual([404, 404, 404])
   })
 
   it('gives up after its time, and nothing goes on', async () => {
@@ -256,10 +253,6 @@ describe('plain requests of the contract', () => {
   })
 
   it.each([
-    ['checkpoint', 'octoai:lightning_sdxl'],
-    ['loras', { 'octoai:add-detail': 0.3, mine: -1.5 }],
-    ['textual_inversions', { 'octoai:NegativeXL': '“neg”' }],
-    ['vae', 'mine'],
     ['controlnet', 'octoai:canny_sdxl'],
     ['controlnet_image', 'AAAA'],
     ['transfer_images', { luis: ['AAAA'] }],
@@ -267,6 +260,19 @@ describe('plain requests of the contract', () => {
     expect(await post('/generate/sdxl', { prompt, [field]: value })).toMatchObject({
       status: 422,
       json: { detail: [{ loc: ['body', field], type: 'unsupported', msg: expect.stringContaining('not there yet') }] },
+    })
+  })
+
+  it.each([
+    ['checkpoint', 'octoai:lightning_sdxl'],
+    ['loras', { 'octoai:add-detail': 0.3, mine: -1.5 }],
+    ['textual_inversions', { 'octoai:NegativeXL': '“neg”' }],
+    ['vae', 'mine'],
+  ])('%s: 404 that names what there is not', async (field, value) => {
+    const name = typeof value === 'string' ? value : Object.keys(value)[0]
+    expect(await post('/generate/sdxl', { prompt, [field]: value })).toMatchObject({
+      status: 404,
+      json: { detail: `there is no asset "${name}"` },
     })
   })
 

@@ -297,10 +297,6 @@ describe('the order', () => {
   })
 
   it.each([
-    ['checkpoint', 'octoai:lightning_sdxl'],
-    ['loras', { 'octoai:add-detail': 0.5 }],
-    ['textual_inversions', { 'octoai:NegativeXL': 'neg' }],
-    ['vae', 'mine'],
     ['controlnet', 'canny'],
     ['controlnet_image', image],
     ['transfer_images', { luis: [image] }],
