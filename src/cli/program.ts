@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import type { Config } from '../config.ts'
 import { AppError, type ErrorCode } from '../errors.ts'
 import { addAccountCommands } from './account-commands.ts'
+import { addLibraryCommands } from './library-commands.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addPictureCommands } from './picture-commands.ts'
 import { addServiceCommands } from './service-commands.ts'
@@ -59,6 +60,7 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
 
   addPictureCommands(program, { terminal, config })
   addMachineCommands(program, { terminal, config })
+  addLibraryCommands(program, { terminal, config })
   addServiceCommands(program, { terminal, config })
   addAccountCommands(program, { terminal, config })
   return program
