@@ -11,6 +11,7 @@ import { recogniseControlNet } from './controlnet-file.ts'
 import { describeArchitecture, describeVae } from './describe-networks.ts'
 import { loraNetworksOf, standardSdxlNetworks } from './lora/lora-networks.ts'
 import { describeMetadata } from './lora/lora-metadata.ts'
+import { checkLoraValues } from './lora/lora-values.ts'
 import { openLora } from './lora/open-lora.ts'
 import { openCheckpoint } from './open-checkpoint.ts'
 import { recognise } from './recognise.ts'
@@ -59,7 +60,7 @@ const describers: Readonly<Record<AssetKind, (file: SafetensorsFile, served: Ser
   vae: describeVaeFile,
 }
 
-async function describeCheckpoint({ path }: SafetensorsFile, served: Served): Promise<Described> {
+async function describeCheckpoint({ metadata, path }: SafetensorsFile, served: Served): Promise<Described> {
   const { kind, scheduler, unet, vae } = await openCheckpoint(path, (await served()).tokenizer2)
   if (kind === 'refiner')
     throw new AppError(
@@ -68,7 +69,10 @@ async function describeCheckpoint({ path }: SafetensorsFile, served: Served): Pr
     )
   return {
     architecture: describeArchitecture(kind, unet.config),
-    warnings: vae ? [] : ['there is no VAE in the file: every request for it has to name one'],
+    warnings: [
+      ...(vae ? [] : ['there is no VAE in the file: every request for it has to name one']),
+      ...fewStepHint(metadata),
+    ],
     details: {
       kind: 'checkpoint',
       model: kind,
@@ -85,10 +89,12 @@ async function describeLora(file: SafetensorsFile, served: Served): Promise<Desc
     'LoRA',
     file,
   )
+  // Its owner is to be told of NaN now, not whoever uses it.
+  await checkLoraValues(value)
   const { baseModel, doraModules, families, modules, rank, tensorsPresent, tensorsUsed } = value.report
   return {
     architecture: `a LoRA for ${fits === 0 ? 'the model that is served' : 'Stable Diffusion XL'}`,
-    warnings: [],
+    warnings: fewStepHint(file.metadata),
     details: { kind: 'lora', baseModel, doraModules, families, modules, rank, tensorsPresent, tensorsUsed },
   }
 }
@@ -127,6 +133,16 @@ async function describeVaeFile(file: SafetensorsFile, served: Served): Promise<D
       : [],
     details: { kind: 'vae', latentChannels: config.latentChannels, scaleFactor: vaeScaleFactor(config) },
   }
+}
+
+/** Models that were distilled to few steps are like any other but in name; whoever calls itself so is told how to use it. */
+function fewStepHint(metadata: SafetensorsFile['metadata']): string[] {
+  const names = ['modelspec.title', 'modelspec.architecture', 'ss_output_name', 'ss_sd_model_name']
+  const says = names.map((name) => metadata[name] ?? '').join(' ')
+  const [, word] = /(?:^|[^a-z])(lightning|turbo|lcm|hyper|dmd2)(?:[^a-z]|$)/i.exec(says) ?? []
+  if (word === undefined) return []
+  const sampler = word.toLowerCase() === 'lcm' ? 'LCM' : 'K_EULER'
+  return [`it calls itself ${word}: such models want few steps (1 to 8), a cfg of 1 to 2, and the sampler ${sampler}`]
 }
 
 /** The first of several ways to open a file that works; where none does, what it is or why the first one failed. */
