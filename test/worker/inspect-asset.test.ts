@@ -107,6 +107,8 @@ describe('an upload', () => {
       triggerWords: ['sks dog'],
       thumbnail,
     })
+    await upload(tensors, { ss_output_name: 'my_LCM_lora_v2' })
+    expect(await inspect('lora')).toMatchObject({ warnings: [expect.stringContaining('the sampler LCM')] })
     await upload({ ...tensors, 'lora_unet_middle.lora_down.weight': floats([2, 3]) })
     await expect(inspect('lora')).rejects.toMatchObject({
       code: 'wrong_architecture',
