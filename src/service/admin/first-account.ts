@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import { AppError } from '../../errors.ts'
 import { createAccount, listAccounts, type Account } from '../accounts/account.ts'
 import { createToken, isTokenKnown } from '../accounts/token.ts'
+import { publicOwner } from '../assets/asset.ts'
 import type { Drizzle } from '../db/database.ts'
 
 /** Any number of this database that nobody else takes for an advisory lock. */
@@ -18,7 +19,8 @@ export function firstAccount(
 ): Promise<{ readonly account: Account; readonly token: string } | null> {
   return db.transaction(async (tx) => {
     await tx.execute(sql`select pg_advisory_xact_lock(${firstAccountLock})`)
-    const accounts = await listAccounts(tx)
+    // The library's owner comes with the library, and nobody is it.
+    const accounts = (await listAccounts(tx)).filter(({ name }) => name !== publicOwner)
     if (accounts.length === 0) {
       const account = await createAccount(tx, { name: 'default' })
       const { token } = await createToken(tx, account.id, 'first', given ?? undefined)
