@@ -60,8 +60,8 @@ describe('the same LoRAs give the picture of the reference', () => {
     expect(c.from_plain).toBeGreaterThan(2)
     const [picture] = await pictures(pipelines, c, Object.entries(c.loras))
     const { mean, max } = await pictureDifference(picture, path.join(folder, `${name}.png`))
-    expect(mean).toBeLessThanOrEqual(0.3)
-    expect(max).toBeLessThanOrEqual(3)
+    expect(mean).toBeLessThanOrEqual(0.02)
+    expect(max).toBeLessThanOrEqual(1)
   })
 
   test.each(['a-several', 'b-lokr', 'b-several'])('%s in fp16 stays close', async (name) => {

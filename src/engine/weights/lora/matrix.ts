@@ -5,7 +5,16 @@ export function matMul(a: Float32Array, b: Float32Array, [m, n, p]: readonly [nu
   const result = new Float32Array(m * p)
   for (let row = 0; row < m; row++) {
     const start = row * p
-    for (let inner = 0; inner < n; inner++) {
+    let inner = 0
+    // Four at a time: the result is loaded and stored a quarter as often.
+    for (; inner + 4 <= n; inner += 4) {
+      const at = row * n + inner
+      const [f0, f1, f2, f3] = [a[at], a[at + 1], a[at + 2], a[at + 3]]
+      const b0 = inner * p
+      const [b1, b2, b3] = [b0 + p, b0 + 2 * p, b0 + 3 * p]
+      for (let c = 0; c < p; c++) result[start + c] += f0 * b[b0 + c] + f1 * b[b1 + c] + f2 * b[b2 + c] + f3 * b[b3 + c]
+    }
+    for (; inner < n; inner++) {
       const factor = a[row * n + inner]
       const from = inner * p
       for (let column = 0; column < p; column++) result[start + column] += factor * b[from + column]
