@@ -61,9 +61,27 @@ async function findNamed(query: AssetQuery, options: LibraryOptions, config: Con
     const pulled = pulledModel(name, pulledModels(options, config))
     if (pulled !== null) return pulled
   }
+  const stored = await storedAsset(query, options, config)
+  if (stored !== null) return stored
   if (owner !== undefined && !publicOwners.has(owner)) return null
   const shipped = path.join(shippedAssets, kind, `${name}.safetensors`)
   return statSync(shipped, { throwIfNoEntry: false }) ? shipped : null
+}
+
+/** The file of an asset of the account "default" or of the public library, where there is a library. */
+async function storedAsset(
+  { kind, option, reference }: AssetQuery,
+  { data }: LibraryOptions,
+  config: Config,
+): Promise<string | null> {
+  // The library's libraries are loaded only by who has one.
+  const dataDir = data === undefined ? config.dataDir : path.resolve(data)
+  if (config.databaseUrl === null && !statSync(path.join(dataDir, 'database'), { throwIfNoEntry: false })) return null
+  const { findInLibrary } = await import('./library-lookup.ts')
+  const found = await findInLibrary(reference, { data }, config)
+  if (found !== null && found.type !== kind)
+    throw new AppError('bad_argument', `${option}: the asset "${reference}" is a ${found.type}, not a ${kind}`)
+  return found?.path ?? null
 }
 
 /** A pulled model of this name: a diffusers folder or a single file. */

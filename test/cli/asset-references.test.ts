@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { shippedAssets } from '../../src/cli/asset-places.ts'
 import { nameAssets, readAssets, type AssetReader } from '../../src/cli/asset-references.ts'
 import { resolveConfig } from '../../src/config.ts'
 import { makePlace, refusal, removePlace, type Place } from '../support/sepia-command.ts'
@@ -48,9 +49,14 @@ describe('references', () => {
     })
   })
 
-  it('are names of pulled models', async () => {
-    const { vae } = await nameAssets({ vae: 'soft' }, config())
-    expect(vae).toBe(path.join(place.folder, 'data/models/soft.safetensors'))
+  it('are names of pulled models and of shipped examples', async () => {
+    const named = await nameAssets({ lora: ['octoai:pocket-blueprint:0.5', 'pocket-blueprint'], vae: 'soft' }, config())
+    const shipped = path.join(shippedAssets, 'lora/pocket-blueprint.safetensors')
+    expect(named.loras).toEqual([
+      { file: shipped, scale: 0.5 },
+      { file: shipped, scale: 1 },
+    ])
+    expect(named.vae).toBe(path.join(place.folder, 'data/models/soft.safetensors'))
   })
 
   it('become hashes, and other formats than safetensors are converted first', async () => {

@@ -69,6 +69,11 @@ describe('sepia assets', () => {
       const own = ['--data', path.join(place.folder, 'data'), '--model', tinyWide, '--json']
       const shown = await sepia(place, ['assets', 'show', 'fog', ...own])
       expect(JSON.parse(shown.stdout)).toMatchObject({ name: 'fog', account: 'default' })
+      // Both names are found, the second of them in the public library.
+      const picture = ['generate', 'a cat', '--ti', 'fog=cat', '--vae', 'mist', ...own]
+      expect(JSON.parse((await sepia(place, picture)).stdout)).toEqual({
+        error: { code: 'bad_argument', message: '--vae: the asset "mist" is a textual_inversion, not a vae' },
+      })
       expect((await sepia(place, ['assets', 'remove', 'fog', ...own])).code).toBe(0)
       const gone = await sepia(place, ['assets', 'show', 'fog', ...own])
       expect(JSON.parse(gone.stdout)).toMatchObject({ error: { code: 'not_found' } })

@@ -133,6 +133,7 @@ async function answer(
     case 'listAssets':
     case 'showAsset':
     case 'removeAsset':
+    case 'locateAsset':
     case 'exportAsset':
       if (!library) throw new AppError('bad_argument', `${command.command}: the library is not open here`)
       return answerAssetCommand(library, command)

@@ -7,6 +7,7 @@ import {
   addAsset,
   exportAsset,
   listAssets,
+  locateAsset,
   publicAccount,
   removeAsset,
   showAsset,
@@ -37,6 +38,7 @@ export const assetCommands = [
   z.strictObject({ command: z.literal('listAssets'), account }),
   z.strictObject({ command: z.literal('showAsset'), account, asset }),
   z.strictObject({ command: z.literal('removeAsset'), account, asset }),
+  z.strictObject({ command: z.literal('locateAsset'), account, reference: z.string() }),
   z.strictObject({ command: z.literal('exportAsset'), account, asset, path: z.string() }),
 ] as const
 
@@ -54,6 +56,8 @@ export type AssetAnswers = {
   readonly listAssets: readonly AssetEntry[]
   readonly showAsset: AssetEntry
   readonly removeAsset: AssetEntry
+  /** Where the file lies on the machine that carries the command out. */
+  readonly locateAsset: AssetEntry & { readonly path: string }
   readonly exportAsset: AssetEntry
 }
 
@@ -80,6 +84,10 @@ export async function answerAssetCommand(
       return shown(await showAsset(context, owner, command.asset))
     case 'removeAsset':
       return shown(await removeAsset(context, owner, command.asset))
+    case 'locateAsset': {
+      const { asset: found, path } = await locateAsset(context, owner, command.reference)
+      return { ...shown(found), path }
+    }
     case 'exportAsset':
       return shown(await exportAsset(context, owner, command.asset, command.path))
     default:

@@ -14,7 +14,7 @@ import type { CompleteContext } from './complete-upload.ts'
 import { createAsset } from './create-asset.ts'
 import { deleteAsset } from './delete-asset.ts'
 import { endInspection, type EndContext } from './end-inspection.ts'
-import { listAssets as listVisible, requireOwnAsset, findAsset, type Viewer } from './find-asset.ts'
+import { listAssets as listVisible, requireAsset, requireOwnAsset, findAsset, type Viewer } from './find-asset.ts'
 import { fileSize, inspectFile, type InspectContext } from './inspect-file.ts'
 import { receiveUpload, type ReceiveContext } from './receive-upload.ts'
 
@@ -105,6 +105,23 @@ export async function showAsset(context: LibraryContext, owner: Viewer, idOrName
   const { db } = context.database
   const found = await findAsset(db, owner, idOrName)
   return requireOwnAsset(db, owner, found?.id ?? idOrName)
+}
+
+/**
+ * The asset that a reference of this viewer's names, their own first, and the place of its file on this machine. Throws
+ * `not_found`, `bad_argument` for one that is not ready.
+ */
+export async function locateAsset(
+  context: Pick<LibraryContext, 'database' | 'assetFiles'>,
+  viewer: Viewer,
+  reference: string,
+): Promise<{ readonly asset: Asset; readonly path: string }> {
+  const asset = await requireAsset(context.database.db, viewer, reference)
+  const { hash } = asset
+  const key = hash === null ? undefined : (await blobKeys(context.database.db, [hash])).get(hash)
+  if (hash === null || key === undefined)
+    throw new AppError('bad_argument', `asset "${reference}": has no file to use, it is ${asset.status}`)
+  return { asset, path: await context.assetFiles.placeOf({ hash, key }) }
 }
 
 /** Delete the account's asset of an id or name. Throws `not_found`. */
