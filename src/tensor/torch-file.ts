@@ -67,7 +67,7 @@ export async function openTorchFile(path: string): Promise<TorchFile> {
 }
 
 /**
- * Write the tensors of `file` to `output` as safetensors, in the memory of one piece. Throws `bad_file` for a damaged
+ * Write the tensors of `file` to the new file `output` as safetensors, in the memory of one piece; who keeps it syncs it. Throws `bad_file` for a damaged
  * storage; errors of writing pass through.
  */
 export async function convertTorchFile(file: TorchFile, output: string): Promise<void> {
@@ -77,7 +77,6 @@ export async function convertTorchFile(file: TorchFile, output: string): Promise
   const target = await open(output, 'wx')
   try {
     await writeSafetensors(target, entries, ({ name }) => bytesOf(handle, file, name))
-    await target.datasync()
   } finally {
     await target.close()
   }

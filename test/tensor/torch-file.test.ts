@@ -6,6 +6,7 @@ import { convertTorchFile, openTorchFile } from '#tensor/torch-file.ts'
 import { goldenFolder } from '../support/golden.ts'
 import { loadTensors } from '../support/model-files.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { pickledTensors, torchParts, zipOf } from '../support/torch-archive.ts'
 
 const folder = join(goldenFolder, 'torch-files')
 const names = readdirSync(folder)
@@ -47,4 +48,42 @@ test('an output that is there is not written over', async () => {
   await writeFile(output, 'mine')
   await expect(convertTorchFile(await openTorchFile(join(folder, 'views.pt')), output)).rejects.toThrow('EEXIST')
   expect(await readFile(output, 'utf8')).toBe('mine')
+})
+
+test('a changed byte ends in the same tensors or in bad_file, nothing else', async () => {
+  const whole = await readFile(join(folder, 'protocol-2.pt'))
+  const file = join(await temporaryFolder('torch-file'), 'flipped.pt')
+  const original = await loadTensors(join(folder, 'protocol-2.safetensors'))
+  const refusal = expect.objectContaining({ name: 'AppError', code: 'bad_file' }) as unknown
+  for (let at = 0; at < whole.length; at += 23) {
+    const bytes = Buffer.from(whole)
+    bytes[at] ^= 1 << (at % 8)
+    await writeFile(file, bytes)
+    const output = `${file}-${at}.safetensors`
+    const outcome = await openTorchFile(file)
+      .then((opened) => convertTorchFile(opened, output))
+      .then(() => loadTensors(output))
+      .catch((error: unknown) => error)
+    // Maps are equal whatever the order of their entries.
+    expect([original, refusal]).toContainEqual(outcome)
+  }
+})
+
+test('a changed pickle with a right checksum ends in tensors or in bad_file, nothing else', async () => {
+  const tensors = ['a', 'b'].map((name) => ({ name, shape: [2, 3], strides: [3, 1] }))
+  const pickle = pickledTensors(tensors)
+  const storages = [Buffer.alloc(24), Buffer.alloc(24)]
+  const file = join(await temporaryFolder('torch-file'), 'changed.pt')
+  let refused = 0
+  for (let turn = 0; turn < 400; turn++) {
+    const bytes = Buffer.from(pickle)
+    for (let change = 0; change <= turn % 3; change++)
+      bytes[(turn * 7919 + change * 104_729) % bytes.length] = (turn * 31 + change * 17) % 256
+    await writeFile(file, zipOf(torchParts(bytes, storages)))
+    const outcome = await openTorchFile(file).catch((error: unknown) => error)
+    const isRefused = outcome instanceof Error
+    if (isRefused) refused++
+    expect(outcome).toMatchObject(isRefused ? { name: 'AppError', code: 'bad_file' } : { path: file })
+  }
+  expect(refused).toBeGreaterThan(250)
 })
