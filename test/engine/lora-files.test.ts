@@ -5,6 +5,7 @@ import { expect, test } from 'vitest'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import type { Lora } from '#engine/weights/lora/lora.ts'
 import { readBranches } from '#engine/weights/lora/lora-branches.ts'
+import { loraNames } from '#engine/weights/lora/lora-names.ts'
 import { loraNetworksOf, standardSdxlNetworks } from '#engine/weights/lora/lora-networks.ts'
 import { checkLoraValues } from '#engine/weights/lora/lora-values.ts'
 import { openLora } from '#engine/weights/lora/open-lora.ts'
@@ -70,23 +71,26 @@ async function rewrite(name: string, change: (tensor: string) => string | null, 
 /** Tensors that a file is whole without: the module is changed in another way then, or not at all. */
 const isOptional = (tensor: string): boolean => /\.(alpha|dora_scale|diff|diff_b|lora_magnitude_vector)$/.test(tensor)
 
-test.each([...pictured.slice(2), 'b-full', 'b-ia3'])('%s: whichever tensor is missing or misspelt is named', async (name) => {
-  const networks = name.startsWith('a-') ? tinyA : tinyB
-  const { tensors } = await openSafetensors(fileOf(name))
-  // One of each part: the modules are alike.
-  const samples = new Map<string, string>()
-  for (const tensor of tensors.keys()) samples.set(/[^.]+(\.weight)?$/.exec(tensor)![0], tensor)
-  for (const sample of samples.values()) {
-    const misspelt = await rewrite(name, (tensor) => (tensor === sample ? `${tensor.slice(0, -1)}x` : tensor))
-    await expect(openLora(misspelt, networks)).rejects.toThrow(`${sample.slice(0, -1)}x names no module`)
-    if (isOptional(sample)) continue
-    const lacking = await rewrite(name, (tensor) => (tensor === sample ? null : tensor))
-    await expect(openLora(lacking, networks)).rejects.toMatchObject({
-      code: 'wrong_architecture',
-      message: expect.stringContaining(sample),
-    })
-  }
-})
+test.each([...pictured.slice(2), 'b-full', 'b-ia3'])(
+  '%s: whichever tensor is missing or misspelt is named',
+  async (name) => {
+    const networks = name.startsWith('a-') ? tinyA : tinyB
+    const { tensors } = await openSafetensors(fileOf(name))
+    // One of each part: the modules are alike.
+    const samples = new Map<string, string>()
+    for (const tensor of tensors.keys()) samples.set(/[^.]+(\.weight)?$/.exec(tensor)![0], tensor)
+    for (const sample of samples.values()) {
+      const misspelt = await rewrite(name, (tensor) => (tensor === sample ? `${tensor.slice(0, -1)}x` : tensor))
+      await expect(openLora(misspelt, networks)).rejects.toThrow(`${sample.slice(0, -1)}x names no module`)
+      if (isOptional(sample)) continue
+      const lacking = await rewrite(name, (tensor) => (tensor === sample ? null : tensor))
+      await expect(openLora(lacking, networks)).rejects.toMatchObject({
+        code: 'wrong_architecture',
+        message: expect.stringContaining(sample),
+      })
+    }
+  },
+)
 
 test('a part that the file has under two spellings is refused', async () => {
   const { tensors } = await openSafetensors(fileOf('names-kohya'))
@@ -139,6 +143,14 @@ test('words and the picture of the metadata are short and plain', async () => {
   const phrase = { ...metadata, 'modelspec.trigger_phrase': `sks\u0007 ${'x'.repeat(500)}` }
   const other = await openLora(await rewrite('b-lora', (tensor) => tensor, phrase), tinyB)
   expect(other.report.triggerWords).toEqual([`sks  ${'x'.repeat(95)}`])
+})
+
+test("kohya's names of SDXL's modules stand for what diffusers takes them for", async () => {
+  const text = await readFile(path.join(folder, 'sdxl-names.json'), 'utf8')
+  const expected = JSON.parse(text) as Record<string, string>
+  expect(Object.keys(expected).length).toBeGreaterThan(100)
+  const { modules } = loraNames(standardSdxlNetworks())
+  for (const [name, module] of Object.entries(expected)) expect([name, modules.get(name)?.path]).toEqual([name, module])
 })
 
 test("SDXL's own networks have as many modules as its LoRAs", () => {

@@ -5,12 +5,15 @@ import { mkdir, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import type { Precision } from '#engine/backend.ts'
+import { loraNetworksOf } from '#engine/weights/lora/lora-networks.ts'
+import { openLora } from '#engine/weights/lora/open-lora.ts'
+import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { PipelineCache } from '#worker/pipeline-cache.ts'
 import type { GenerateTask } from '#worker/protocol.ts'
 import { runGenerate } from '#worker/run-generate.ts'
 import { pictureDifference } from '../support/difference.ts'
 import { goldenFolder } from '../support/golden.ts'
-import { tinyRefiner } from '../support/mode-models.ts'
+import { tinyRefiner, writeTinyInpaint } from '../support/mode-models.ts'
 import { modelOf, taskOf, type ParityCase } from '../support/parity-case.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
@@ -105,6 +108,16 @@ test('a refiner goes on without them: they end at the switch', async () => {
   const kinds = Map.groupBy(pipelines.loaded, (key) => key.split(' ')[0])
   expect([kinds.get('textEncoder')?.length, kinds.get('unet')?.length]).toEqual([5, 3])
   expect(pipelines.loaded.filter((key) => key.includes(' loras '))).toHaveLength(3)
+})
+
+test('a model for inpainting takes them, as long as they leave its wider first convolution alone', async () => {
+  const place = await temporaryFolder('inpaint')
+  const inpaint = loraNetworksOf(await openCheckpoint(await writeTinyInpaint(place)))
+  const fits = await openLora(path.join(folder, 'a-peft.safetensors'), inpaint)
+  expect(fits.report.tensorsUsed).toBe(fits.report.tensorsPresent)
+  await expect(openLora(path.join(folder, 'a-lora.safetensors'), inpaint)).rejects.toThrow(
+    'lora_unet_conv_in.lora_down.weight has the shape [2, 4, 3, 3], the network needs [2, 9, 3, 3]',
+  )
 })
 
 test('a PNG names the LoRAs that it was made with', async () => {

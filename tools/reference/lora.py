@@ -10,6 +10,7 @@ by adding the formulas of lora_families.py (which are held against LyCORIS first
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffusers
 import lycoris
@@ -17,6 +18,7 @@ import peft
 import torch
 import transformers
 from diffusers import StableDiffusionXLPipeline
+from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers, _maybe_map_sgm_blocks_to_diffusers
 from diffusers.utils import convert_state_dict_to_diffusers
 from lycoris.functional.lokr import kron_weight
 from lycoris.modules import FullModule, IA3Module, LoConModule, LohaModule, NormModule
@@ -206,6 +208,33 @@ def names(pipe, ldm):
     (OUT / "names.json").write_text(json.dumps(listed, indent=0) + "\n")
 
 
+def sdxl_names():
+    """kohya's name → diffusers' path by diffusers' own mapping, for some modules of every block of SDXL's UNet."""
+    inner = ["proj_in", "transformer_blocks_0_attn1_to_q", "transformer_blocks_0_attn2_to_out_0", "transformer_blocks_1_ff_net_0_proj"]
+    resnet = ["in_layers_2", "out_layers_3", "emb_layers_1", "skip_connection"]
+    modules = [f"middle_block_1_{name}" for name in inner] + [f"middle_block_{at}_{name}" for at in (0, 2) for name in resnet[:3]]
+    for side, count, attended, samplers in (
+        ("input", 9, (4, 5, 7, 8), {3: "0_op", 6: "0_op"}),
+        ("output", 9, (0, 1, 2, 3, 4, 5), {2: "2_conv", 5: "2_conv"}),
+    ):
+        for at in range(1 if side == "input" else 0, count):
+            block = f"{side}_blocks_{at}"
+            modules += [f"{block}_1_{name}" for name in inner if at in attended]
+            if not (side == "input" and at in samplers):
+                # A shortcut is where the width changes: on the way up at every resnet.
+                modules += [f"{block}_0_{name}" for name in resnet if name != "skip_connection" or side == "output" or at in (4, 7)]
+            if at in samplers:
+                modules.append(f"{block}_{samplers[at]}")
+    numbered = {f"lora_unet_{name}": float(index) for index, name in enumerate(modules)}
+    tensors = {f"{name}.{part}.weight": torch.tensor([value]) for name, value in numbered.items() for part in ("lora_down", "lora_up")}
+    tensors |= {f"{name}.alpha": torch.tensor(1.0) for name in numbered}
+    mapped = _maybe_map_sgm_blocks_to_diffusers(tensors, SimpleNamespace(layers_per_block=2))
+    found, _ = _convert_non_diffusers_lora_to_diffusers(mapped)
+    paths = {value.item(): key.removeprefix("unet.").removesuffix(".lora.up.weight") for key, value in found.items() if key.endswith("up.weight")}
+    paths = {value: path.replace(".processor.", ".").replace(".to_q_lora.up.weight", ".to_q").replace(".to_out_lora.up.weight", ".to_out.0") for value, path in paths.items()}
+    (OUT / "sdxl-names.json").write_text(json.dumps({name: paths[value] for name, value in numbered.items()}, indent=0) + "\n")
+
+
 # 3. files for pictures
 
 
@@ -374,6 +403,7 @@ def main():
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)
     deltas()
+    sdxl_names()
     ldm = ldm_names()
     cases = []
     for model, folder in MODELS.items():
