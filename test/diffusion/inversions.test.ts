@@ -16,6 +16,7 @@ import { taskNetworks } from '#worker/task-networks.ts'
 import { pictureDifference } from '../support/difference.ts'
 import { goldenFolder, readGolden, relativeError } from '../support/golden.ts'
 import { runTask } from '../support/make-pictures.ts'
+import { tinyRefiner } from '../support/mode-models.ts'
 import { loadTensors } from '../support/model-files.ts'
 import { modelOf, taskOf, type ParityCase } from '../support/parity-case.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
@@ -125,4 +126,21 @@ test('vectors of another model are refused with the field', async () => {
     field: 'textualInversions',
     message: expect.stringContaining('64 and 128 channels'),
   })
+})
+
+test('a refiner takes the vectors for the second text encoder', async () => {
+  const { files, task } = inversionTask(cases[0])
+  // It does all steps, so that a difference is its own.
+  const refined = { ...task, refiner: { denoisingEnd: 0 } }
+  const both = { ...files, refiner: tinyRefiner }
+  const [bound] = (await runTask(files.checkpoint, refined, {}, both)).pictures
+  const [plain] = (await runTask(files.checkpoint, { ...refined, textualInversions: [] }, {}, both)).pictures
+  expect((await pictureDifference(bound, plain)).max).toBeGreaterThan(0)
+})
+
+test('a picture of a batch is, bit for bit, the one made alone', async () => {
+  const { files, task } = inversionTask(cases[2])
+  const { pictures } = await runTask(files.checkpoint, { ...task, seeds: [9, 2] }, {}, files)
+  const [alone] = (await runTask(files.checkpoint, task, {}, files)).pictures
+  expect(Buffer.compare(pictures[1], alone)).toBe(0)
 })
