@@ -54,7 +54,9 @@ describe('README.md', () => {
 
   it('shows no option that the command does not have', () => {
     const known = new Set(
-      program.commands.flatMap((command) => command.options.flatMap(({ short, long }) => [short, long, '--help'])),
+      program.commands
+        .flatMap((command) => [command, ...command.commands])
+        .flatMap((command) => command.options.flatMap(({ short, long }) => [short, long, '--help'])),
     )
     const commands = readme.replaceAll('\\\n', '').match(/npx sepia [^`\n]*/g) ?? []
     const shown = commands.flatMap((text) => text.replaceAll(/"[^"]*"/g, '').match(/(?<=\s)--?[a-z][\w-]*/g) ?? [])
