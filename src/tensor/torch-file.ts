@@ -143,7 +143,7 @@ function collect(path: string, root: PickleValue): Pick<TorchFile, 'tensors' | '
     if (depth > maxDepth) throw bad(path, `has containers more than ${maxDepth} deep in its pickle`)
     if (name.length > maxNameLength) throw bad(path, `has a name of more than ${maxNameLength} letters in its pickle`)
     const below = (key: string | number): string => (name === '' ? String(key) : `${name}.${key}`)
-    if (!isObject(value) || value.is === 'name' || value.is === 'storage') leftOut.push(name)
+    if (!isObject(value) || value.is === 'name' || value.is === 'storage') leftOut.push(quote(name))
     else if (value.is === 'dict') for (const [key, inner] of value.entries) visit(inner, below(key), depth + 1)
     else if (value.is !== 'tensor')
       for (const [index, inner] of value.items.entries()) visit(inner, below(index), depth + 1)

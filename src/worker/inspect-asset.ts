@@ -13,6 +13,8 @@ import type { AssetInspection } from './protocol.ts'
 
 /** Names of values that are shown; a training checkpoint has a dozen. */
 const shownNames = 5
+/** Characters of a message: names of tensors may be long, and lists of them longer. */
+const maxMessage = 1500
 
 /**
  * Describe an upload, and convert it where it is no safetensors. Throws `bad_file`, `wrong_architecture`,
@@ -27,7 +29,7 @@ export async function inspectAsset({ checkpoint, kind, output, path }: AssetInsp
     const leftOut = converted ? await convert(path, output) : []
     const report = await describeAsset(converted ? output : path, kind, () => openServed(checkpoint))
     isDone = true
-    return { ...report, fileFormat, converted, warnings: [...report.warnings, ...leftOut] }
+    return withPlainTexts({ ...report, fileFormat, converted, warnings: [...report.warnings, ...leftOut] })
   } catch (error) {
     throw forStranger(error, { [path]: 'file', [output]: 'file', [resolve(checkpoint)]: 'model' })
   } finally {
@@ -73,7 +75,19 @@ async function formatOf(path: string): Promise<AssetReport['fileFormat']> {
   return 'safetensors'
 }
 
-/** The same error without this machine's paths. */
+/** A report holds words of the file, such as the names of its values: in a database or on a screen they are words and no more. */
+function withPlainTexts(report: AssetReport): AssetReport {
+  return JSON.parse(JSON.stringify(report), (_, value: unknown) =>
+    typeof value === 'string' ? plainText(value) : value,
+  ) as AssetReport
+}
+
+/** One line of whole characters, none of which controls what shows it. */
+function plainText(text: string): string {
+  return text.toWellFormed().replaceAll(/[\p{Cc}\p{Bidi_Control}]/gu, '\ufffd')
+}
+
+/** The same error in one short line without this machine's paths. */
 function forStranger(error: unknown, paths: Readonly<Record<string, string>>): unknown {
   if (!(error instanceof AppError)) return error
   let { message } = error
@@ -82,5 +96,6 @@ function forStranger(error: unknown, paths: Readonly<Record<string, string>>): u
     message = message.replaceAll(named, (_, _article, kind: string) => `the ${kind}`)
     message = message.replaceAll(place, `the ${noun}`)
   }
-  return new AppError(error.code, message, { cause: error, field: error.field })
+  const short = message.length > maxMessage ? `${message.slice(0, maxMessage)}…` : message
+  return new AppError(error.code, plainText(short), { cause: error, field: error.field })
 }

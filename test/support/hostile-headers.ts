@@ -158,7 +158,18 @@ export const headerWays: readonly Way[] = [
   [
     'names of the language',
     (dice) => {
-      const name = dice.pick(['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'valueOf'])
+      const name = dice.pick([
+        '__proto__',
+        'constructor',
+        'toString',
+        'hasOwnProperty',
+        'valueOf',
+        'a\\u0000b',
+        '\\ud800',
+        '\\u202e',
+        'a\\nb',
+        'x'.repeat(5000),
+      ])
       return safetensors(`{${tensorText(name, 0)}}`, Buffer.alloc(1))
     },
   ],

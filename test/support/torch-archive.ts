@@ -166,12 +166,15 @@ export function torchParts(pickle: Uint8Array, storages: readonly Uint8Array[]):
   ]
 }
 
-/** A file of torch.save with fp32 tensors. */
+/** A file of torch.save with fp32 tensors, and with values that are none. */
 export function torchFileOf(
   tensors: Readonly<Record<string, { shape: readonly number[]; data: Float32Array }>>,
+  others: Readonly<Record<string, null>> = {},
 ): Buffer {
   const entries = Object.entries(tensors)
-  const pickle = pickledTensors(entries.map(([name, { shape }]) => ({ name, shape })))
+  const items = entries.flatMap(([name, { shape }], index) => [op.text(name), pickledTensor({ name, shape }, index)])
+  const rest = Object.keys(others).flatMap((name) => [op.text(name), op.none])
+  const pickle = Buffer.concat([op.proto(), op.emptyDict, op.mark, ...items, ...rest, op.setItems, op.stop])
   const bytes = entries.map(([, { data }]) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
   return zipOf(torchParts(pickle, bytes))
 }

@@ -29,7 +29,11 @@ function isRefusal(outcome: unknown): boolean {
   if (!(outcome instanceof AppError)) return false
   const { code, message } = outcome
   const isPlain =
-    !message.includes('\n') && message.length < 2000 && !message.includes(folder) && !message.includes(tinyA)
+    message.isWellFormed() &&
+    !/[\p{Cc}\p{Bidi_Control}]/u.test(message) &&
+    message.length < 1600 &&
+    !message.includes(folder) &&
+    !message.includes(tinyA)
   return ['bad_file', 'wrong_architecture', 'missing_tensors'].includes(code) && isPlain
 }
 

@@ -211,3 +211,18 @@ test('an engine process answers with the report, and goes on after a refusal', a
   await saveTensors(asset.path, await vaeTensors())
   expect(await engine.inspectAsset({ ...asset, kind: 'vae' })).toMatchObject({ kind: 'vae', dataType: 'fp16' })
 })
+
+test('words of a file are words and no more', async () => {
+  const name = 'a\u0000b\u202ec\nd'
+  await saveTensors(join(folder, 'upload'), new Map([[name, floats([1])]]))
+  const refused = await inspect('vae').catch((error: unknown) => error as Error)
+  expect((refused as Error).message).toContain('a\ufffdb\ufffdc\ufffdd')
+  const tensors = {
+    clip_l: { shape: [1, 64], data: new Float32Array(64) },
+    clip_g: { shape: [1, 128], data: new Float32Array(128) },
+  }
+  await writeFile(join(folder, 'upload'), torchFileOf(tensors, { [name]: null }))
+  expect((await inspect('textual_inversion')).warnings).toEqual([
+    String.raw`values that are no weights were left out: "a\u0000b${'\ufffd'}c\nd"`,
+  ])
+})
