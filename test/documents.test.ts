@@ -55,7 +55,7 @@ describe('README.md', () => {
   it('shows no option that the command does not have', () => {
     const known = new Set(
       program.commands
-        .flatMap((command) => [command, ...command.commands])
+        .concat(program.commands.flatMap((command) => command.commands))
         .flatMap((command) => command.options.flatMap(({ short, long }) => [short, long, '--help'])),
     )
     const commands = readme.replaceAll('\\\n', '').match(/npx sepia [^`\n]*/g) ?? []
