@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { AssetKind, AssetReport } from '#engine/weights/asset-report.ts'
+import { expectedVaeTensors } from '#engine/weights/expected-tensors.ts'
+import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { EngineProcess } from '#worker/engine-process.ts'
 import { inspectAsset } from '#worker/inspect-asset.ts'
 import { loadTensors, saveHole, saveTensors, type FileTensor } from '../support/model-files.ts'
@@ -13,6 +15,7 @@ import { torchFileOf } from '../support/torch-archive.ts'
 import { engineSettings } from './fixture-task.ts'
 
 const tinyB = join(tinyModels, 'tiny-b')
+const pocket = join(import.meta.dirname, '../../models/pocket')
 let folder: string
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'sepia-inspect-asset-'))
@@ -64,6 +67,20 @@ describe('an upload', () => {
       details: expected.details,
       warnings: [expect.stringContaining('calls itself one of Stable Diffusion 1.x')],
     })
+  })
+
+  test('may be of the standard size where another model is served', async () => {
+    const path = join(folder, 'upload')
+    const ask = (kind: AssetKind): Promise<AssetReport> =>
+      inspectAsset({ kind, path, output: join(folder, 'output'), checkpoint: pocket })
+    const { config } = (await openCheckpoint(tinyB)).vae!
+    const shapes = expectedVaeTensors({ ...config, blockOutChannels: [128, 256, 512, 512], layersPerBlock: 2 })
+    await saveHole(path, Object.fromEntries(shapes))
+    expect(await ask('vae')).toMatchObject({ details: { latentChannels: 4, scaleFactor: 8 }, parameters: 83_653_863 })
+    await upload({ clip_l: floats([1, 768]), clip_g: floats([1, 1280]) })
+    expect(await ask('textual_inversion')).toMatchObject({ details: { vectors: 1 } })
+    await copyFile(join(pocket, 'vae/diffusion_pytorch_model.safetensors'), path)
+    expect(await ask('vae')).toMatchObject({ details: { latentChannels: 8, scaleFactor: 32 } })
   })
 
   test('may be a textual inversion of this model or of the standard one', async () => {
