@@ -200,6 +200,9 @@ describe('what is refused', () => {
     expect(await refusal('vae')).toMatchObject(saying('wrong_architecture', 'is Stable Diffusion XL, not a'))
     expect(await refusal('lora')).toMatchObject(saying('wrong_architecture', 'is Stable Diffusion XL, not a LoRA'))
     await upload({ clip_l: floats([1, 64]), clip_g: floats([1, 128]) })
+    expect(await refusal('lora')).toMatchObject(
+      saying('wrong_architecture', 'a textual inversion (an embedding of words), not a LoRA'),
+    )
     expect(await refusal('vae')).toMatchObject(saying('wrong_architecture', 'a textual inversion'))
     await writeFile(join(folder, 'upload'), 'GGUF and some more bytes')
     expect(await refusal('checkpoint')).toMatchObject(saying('bad_file', 'GGUF'))

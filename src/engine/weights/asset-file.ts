@@ -162,7 +162,8 @@ async function firstThatFits<Value>(
     }
   }
   const { family, words } = recognise(shapesOf(file))
-  if (family === 'sdxl' || family === 'sdxl-unet')
+  const isAnother = /^(a textual inversion|an autoencoder|a text encoder|a ControlNet)/.test(words)
+  if (family === 'sdxl' || family === 'sdxl-unet' || (isAnother && !words.includes(wanted)))
     throw new AppError('wrong_architecture', `file ${file.path} is ${words}, not a ${wanted}`)
   throw reason
 }
