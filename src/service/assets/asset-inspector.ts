@@ -123,10 +123,13 @@ export class AssetInspector implements AsyncDisposable {
   /** The data folder belongs to this process, so whoever inspected something before is gone. */
   async #takeBack(): Promise<void> {
     const { database, messages, queue } = this.#context
-    const left = await database.db.select({ id: assets.id }).from(assets).where(eq(assets.status, 'uploaded'))
-    for (const { id } of left)
-      if ((await messages.stateOf(queue, id)) === 'leased')
-        await database.db.transaction((tx) => messages.takeBack(tx, queue, id))
+    const left = await database.db.select().from(assets).where(eq(assets.status, 'uploaded'))
+    for (const { id, accountId } of left) {
+      const state = await messages.stateOf(queue, id)
+      if (state === 'leased') await database.db.transaction((tx) => messages.takeBack(tx, queue, id))
+      // It was uploaded while another model was served.
+      if (state === 'gone') await database.db.transaction((tx) => messages.send(tx, queue, id, accountId, 0))
+    }
   }
 
   #beat(): void {

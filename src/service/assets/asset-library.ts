@@ -4,7 +4,7 @@ import { AppError } from '../../errors.ts'
 import type { Account } from '../accounts/account.ts'
 import { publicOwner, uploadLimitBytes, type Asset } from './asset.ts'
 import { blobKeys } from './asset-blobs.ts'
-import { completeUpload, waitForInspection } from './complete-upload.ts'
+import { completeUpload, inspectionQueue, waitForInspection } from './complete-upload.ts'
 import { createAsset, type NewAsset } from './create-asset.ts'
 import { deleteAsset } from './delete-asset.ts'
 import { signingKey } from './deployment-secret.ts'
@@ -68,10 +68,11 @@ const permissionMs = 24 * 60 * 60 * 1000
 /** How long completing an upload waits for the inspection: small files are ready in the first answer that way. */
 const patienceMs = 4_000
 
-/** The assets of one database. */
+/** The assets of one database; makes the queue of their inspections. */
 export async function openAssetLibrary(context: AssetLibraryContext): Promise<AssetLibrary> {
   const { blobs, database, now } = context
   const { db } = database
+  await context.messages.create(inspectionQueue(context.deployment))
   const urlKey = await signingKey(db, 'url')
   const sessionKey = await signingKey(db, 'session')
   const closing = new AbortController()

@@ -16,6 +16,8 @@ export async function deleteAsset(
 ): Promise<Date> {
   const { blobs, database, deployment, log, messages, now } = context
   const deletedAt = now()
+  // It can be made outside of transactions only.
+  if (asset.status !== 'ready') await messages.create(inspectionQueue(deployment))
   const upload = await database.db.transaction(async (tx) => {
     const [row] = await tx
       .select()

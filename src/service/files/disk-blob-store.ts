@@ -1,6 +1,7 @@
 // Blobs as files of one folder.
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, opendir, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { mkdir, opendir, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { AppError } from '../../errors.ts'
 import { checkedKey, type Blob, type BlobStore } from './blob-store.ts'
@@ -31,10 +32,7 @@ export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
     put: store,
     write: store,
     get: async (key) => ifThere(readFile(fileOf(key))),
-    read: async (key, start = 0) => {
-      const file = await ifThere(open(fileOf(key)))
-      return file && file.createReadStream({ start, highWaterMark: readAtOnceBytes })
-    },
+    read: async (key, start = 0) => ((await ifThere(stat(fileOf(key)))) ? piecesOf(fileOf(key), start) : null),
     placeOf: fileOf,
     delete: async (keys) => {
       const folders = new Set<string>()
@@ -47,6 +45,11 @@ export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
     },
     list: (prefix) => listFiles(root, prefix),
   }
+}
+
+/** Opened when the first piece is asked for, so that nothing stays open of what nobody reads. */
+async function* piecesOf(file: string, start: number): AsyncGenerator<Uint8Array> {
+  for await (const piece of createReadStream(file, { start, highWaterMark: readAtOnceBytes })) yield piece as Uint8Array
 }
 
 /** Rename, into a folder that another call may be removing at this moment because it is empty. */
