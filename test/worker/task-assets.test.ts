@@ -12,7 +12,7 @@ import { pictureDifference } from '../support/difference.ts'
 import { goldenFolder } from '../support/golden.ts'
 import { runTask } from '../support/make-pictures.ts'
 import { modeFiles, modeTask, type ModeCase } from '../support/mode-case.ts'
-import { editTensors, loadTensors, saveTensors } from '../support/model-files.ts'
+import { editTensors, loadTensors, saveTensors, type FileTensor } from '../support/model-files.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { tinyModels, writeTinyBSingleFile } from '../support/tiny-b-single-file.ts'
 
@@ -119,6 +119,38 @@ test('an uploaded checkpoint takes the tokenizer of the model that is served', a
   expect((await pictureDifference(alone, whole)).max).toBe(0)
 })
 
+test('a checkpoint, two LoRAs, an inversion and a VAE in one request: each of them changes the picture', async () => {
+  const checkpoint = join(await temporaryFolder('all'), 'uploaded')
+  await rename(await writeTinyBSingleFile(), checkpoint)
+  const [first, second] = [join(folder, 'first'), join(folder, 'second')]
+  await saveTensors(first, loraTensors('lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q', [64, 64]))
+  await saveTensors(second, loraTensors('lora_te2_text_model_encoder_layers_0_mlp_fc2', [512, 128]))
+  const zorb = join(goldenFolder, 'inversions/tiny-b-zorb.safetensors')
+  const whole: GenerateTask = {
+    ...modeTask({ ...cases[2], steps: 2 }),
+    prompt: 'a zorb apple',
+    loras: [
+      { asset: 'first', scale: 0.8 },
+      { asset: 'second', scale: -1.2 },
+    ],
+    textualInversions: [{ asset: 'zorb', trigger: 'zorb' }],
+    vae: 'vae',
+  }
+  const files = { assets: { first, second, zorb, vae: vaeOf('tiny-b') }, servedModel: join(tinyModels, 'tiny-b') }
+  const [picture] = (await runTask(checkpoint, whole, {}, files)).pictures
+  const parts: Partial<GenerateTask>[] = [
+    { loras: whole.loras.slice(0, 1) },
+    { loras: whole.loras.slice(1) },
+    { textualInversions: [] },
+    { vae: null },
+  ]
+  for (const part of parts) {
+    const [without] = (await runTask(checkpoint, { ...whole, ...part }, {}, files)).pictures
+    expect((await pictureDifference(without, picture)).mean).toBeGreaterThan(0)
+  }
+  expect((await pictureDifference((await runTask(checkpoint, whole, {}, files)).pictures[0], picture)).max).toBe(0)
+})
+
 test('many checkpoints and VAEs in turn grow neither memory nor open files, and stay within the limit', async () => {
   const models = await tinyVariants(5)
   const vaes = [null, 'other'] as const
@@ -143,6 +175,18 @@ test('many checkpoints and VAEs in turn grow neither memory nor open files, and 
   expect(openFiles()).toBeLessThanOrEqual(warmFiles + 2)
   expect(process.memoryUsage().rss).toBeLessThan(warm + (96 << 20))
 })
+
+/** A LoRA of rank 1 for one linear layer, given its inputs and outputs. */
+function loraTensors(module: string, [inputs, outputs]: readonly [number, number]): Map<string, FileTensor> {
+  const filled = (shape: readonly number[], value: number): FileTensor => {
+    const data = Float32Array.from({ length: shape[0] * shape[1] }, (_, index) => value * (1 + (index % 7)))
+    return { dtype: 'F32', shape, bytes: new Uint8Array(data.buffer) }
+  }
+  return new Map([
+    [`${module}.lora_down.weight`, filled([1, inputs], 0.1)],
+    [`${module}.lora_up.weight`, filled([outputs, 1], 0.3)],
+  ])
+}
 
 /** Copies of tiny-a with another UNet each. */
 async function tinyVariants(count: number): Promise<string[]> {
