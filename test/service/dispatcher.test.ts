@@ -85,8 +85,8 @@ describe('jobs of several models', () => {
       const { id } = await office.jobs.submit(account, orderFor('files', { useRefiner }), asynchronous)
       return JSON.parse((await office.jobs.ended(id)).error!.message) as unknown
     }
-    expect(await filesOf(false)).toEqual({ checkpoint: 'model', refiner: null, pictures: {} })
-    expect(await filesOf(true)).toEqual({ checkpoint: 'model', refiner: 'refiner', pictures: {} })
+    expect(await filesOf(false)).toEqual({ checkpoint: 'model', refiner: null, pictures: {}, assets: {} })
+    expect(await filesOf(true)).toEqual({ checkpoint: 'model', refiner: 'refiner', pictures: {}, assets: {} })
   })
 })
 
