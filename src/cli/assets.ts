@@ -31,19 +31,25 @@ export async function addAsset(source: string, options: AddOptions, config: Conf
   const fetched = await fetchSource(source, options, config, terminal)
   const name = nameOf(fetched.fileName, options.name)
   const { url, hfRepo, path: file } = fetched
-  const added = await withLibrary(options, config, terminal, (ask) =>
-    ask({
-      command: 'addAsset',
-      account,
-      type,
-      name,
-      path: file,
-      isPublic: account === null,
-      ...(options.description !== undefined && { description: options.description }),
-      ...(url !== null && { url }),
-      ...(hfRepo !== null && { hfRepo }),
-    }),
-  )
+  const command = {
+    command: 'addAsset' as const,
+    account,
+    type,
+    name,
+    path: file,
+    isPublic: account === null,
+    ...(options.description !== undefined && { description: options.description }),
+    ...(url !== null && { url }),
+    ...(hfRepo !== null && { hfRepo }),
+  }
+  let added: AssetEntry
+  try {
+    added = await withLibrary(options, config, terminal, (ask) => ask(command))
+  } catch (error) {
+    // A name that is taken or a server that stops leaves what was fetched for another try; a file that is no good, not.
+    if (error instanceof AppError && error.code === 'bad_file') await fetched.remove()
+    throw error
+  }
   await fetched.remove()
   print(terminal, options.json, added, () => renderReport(added))
 }
