@@ -366,6 +366,12 @@ describe('an order', () => {
     [{ vae: 'kind-lora' }, 422, 'is a lora, and this field takes a vae'],
     [{ loras: { 'kind-open': 1 } }, 422, 'is not ready, but ready_to_upload'],
     [{ loras: { 'kind-bad': 1 } }, 422, 'was rejected: the file: is no lora'],
+    [
+      { loras: Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`l${i}`, 1])) },
+      422,
+      'at most 100 in a request',
+    ],
+    [{ textual_inversions: { 'kind-ti': 'a', 'octoai:x': 'b' } }, 404, 'octoai:x'],
     [{ textual_inversions: { 'kind-ti': '' } }, 422, 'must have 1 to 100 printable characters'],
   ])('is refused with %j', async (changes, status, message) => {
     const found = (await get('/v1/assets?name=kind-lora')).json as { total: number }

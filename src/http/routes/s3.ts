@@ -6,7 +6,7 @@ import { AppError } from '../../errors.ts'
 import type { HttpContext, HttpServer } from '../context.ts'
 import { errorReply } from '../error-reply.ts'
 import { checkSignature } from '../s3-signature.ts'
-import { checkAnnounced, NotSpoken, s3Body, uploadBytes, WrongChecksum } from '../upload-body.ts'
+import { NotSpoken, s3Body, uploadBytes, WrongChecksum } from '../upload-body.ts'
 
 /** The bucket of all uploads; it is no DNS label, so that clients put it into the path. */
 export const uploadBucket = 'octo_assets'
@@ -52,7 +52,6 @@ export function addS3(server: HttpServer, { services }: HttpContext): void {
     const assetId = await assetOf(request, request.params['*'])
     if (request.headers['x-amz-copy-source'] !== undefined) throw new NotSpoken('copies are not supported')
     const body = s3Body(request.raw)
-    checkAnnounced(request.raw, 2 ** 40)
     const etag =
       uploadId === undefined
         ? await assets.receive(assetId, body)

@@ -68,7 +68,8 @@ function changesBy(row: Asset, verdict: Verdict, at: Date): Partial<Asset> & { s
   const done = { uploadKey: null, uploadHash: null, expiresAt: null }
   if (verdict.status !== 'ready')
     return { ...done, status: verdict.status, statusDetails: verdict.reason, sizeBytes: 0 }
-  const { file, report } = verdict
+  const { file } = verdict
+  const report = verdict.report && storable(verdict.report)
   return {
     ...done,
     status: 'ready',
@@ -79,6 +80,13 @@ function changesBy(row: Asset, verdict: Verdict, at: Date): Partial<Asset> & { s
     readyAt: at,
     data: report ? learned(row.data, report) : row.data,
   }
+}
+
+/** Words of a stranger's file may hold what PostgreSQL cannot store as text. */
+function storable(report: AssetReport): AssetReport {
+  return JSON.parse(JSON.stringify(report), (_key, value: unknown) =>
+    typeof value === 'string' ? value.toWellFormed().replaceAll('\0', '�') : value,
+  ) as AssetReport
 }
 
 /** What the owner has not said, from the file; the format is that of the file as it is kept. */

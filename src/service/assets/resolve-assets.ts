@@ -28,6 +28,9 @@ export type ResolvedAssets = {
 /** No assets at all. */
 export const noAssets: ResolvedAssets = { checkpoint: null, vae: null, loras: [], textualInversions: [] }
 
+/** So many that nobody misses more, and few enough to look each of them up. */
+const mostOfAKind = 100
+
 /** All files that an order needs. */
 export function assetHashes({ checkpoint, vae, loras, textualInversions }: ResolvedAssets): ContentHash[] {
   const hashes = [
@@ -43,6 +46,11 @@ export function assetHashes({ checkpoint, vae, loras, textualInversions }: Resol
 export async function resolveAssets(db: Drizzle, viewer: Viewer, references: AssetReferences): Promise<ResolvedAssets> {
   const resolve = (reference: string, type: AssetType, field: string) => fileOf(db, viewer, reference, { type, field })
   const { checkpoint, vae } = references
+  for (const field of ['loras', 'textualInversions'] as const) {
+    const count = Object.keys(references[field]).length
+    if (count > mostOfAKind)
+      throw new AppError('bad_argument', `${field}: at most ${mostOfAKind} in a request, got ${count}`, { field })
+  }
   const loras: TaskLora[] = []
   for (const [reference, scale] of Object.entries(references.loras))
     loras.push({ asset: await resolve(reference, 'lora', 'loras'), scale })
