@@ -47,10 +47,15 @@ export async function pullModel(
   const repository = await openHubRepository(reference, access)
   const variant = options.variant ?? null
   const choice = chooseHubFiles(repository, reference, { field: 'REPO', variant })
+  if (choice.layout === 'file' && !choice.file.path.endsWith('.safetensors'))
+    throw new AppError(
+      'bad_argument',
+      `REPO: ${choice.file.path} is no safetensors file; "sepia assets add" converts other formats`,
+    )
   const name = nameOf(reference.repo, choice, options.name)
   const files = choice.layout === 'file' ? [choice.file] : choice.files
   const origin: Origin = { repo: reference.repo, commit: repository.commit, files: files.map((file) => file.path) }
-  const target = path.join(folder, choice.layout === 'file' ? `${name}${path.extname(choice.file.path)}` : name)
+  const target = path.join(folder, choice.layout === 'file' ? `${name}.safetensors` : name)
 
   // 2. its files, into a folder of this commit's
   const isThere = await isSameModel(folder, name, target, origin)

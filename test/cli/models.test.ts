@@ -111,9 +111,11 @@ describe('sepia models', () => {
     [['ann/none'], 1, 'REPO: there is no repository ann/none at main, or a token is needed'],
     [['ann/one'], 2, 'REPO: ann/one has several; name one: a.safetensors, b.safetensors'],
     [['ann/one:a.safetensors', '--file', 'x'], 2, '--file and ":a.safetensors" name two files; only one can be meant'],
+    [['ann/old'], 2, 'REPO: old.ckpt is no safetensors file; "sepia assets add" converts other formats'],
     [['ann/one:a.safetensors', '--name', 'a b'], 2, '--name must be 1 to 64 letters, digits, _ and -, got "a b"'],
   ])('refuses to pull %j', async (argv, code, message) => {
-    await using hub = await startHub({ 'ann/one': { 'a.safetensors': 'a', 'b.safetensors': 'b' } })
+    const contents = { 'ann/one': { 'a.safetensors': 'a', 'b.safetensors': 'b' }, 'ann/old': { 'old.ckpt': 'o' } }
+    await using hub = await startHub(contents)
     const { config, models } = await configFor(hub)
     expect(await run(config, 'models', 'pull', ...argv)).toEqual({ code, stdout: '', stderr: `sepia: ${message}\n` })
     expect(existsSync(models)).toBe(false)
