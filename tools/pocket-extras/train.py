@@ -287,7 +287,19 @@ def save(tensors: dict[str, torch.Tensor], name: str, metadata: dict[str, str]) 
     file = OUT / name
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file, metadata={"format": "pt", **metadata})
+    sort_metadata(file)
     print(f"{file.relative_to(ROOT)}: {file.stat().st_size} bytes, {len(tensors)} tensors")
+
+
+def sort_metadata(file: Path) -> None:
+    """The library writes metadata in any order; sorted, the same weights are the same file."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def main() -> None:
