@@ -98,7 +98,12 @@ describe('npm @octoai/client 0.5.2', () => {
       description: 'a pickle',
       data: { asset_type: 'textual_inversion', engine, file_format: 'pt', trigger_words: ['zorb'] } as never,
     })
-    expect(small).toMatchObject({ status: 'ready', data: { file_format: 'safetensors' } })
+    const inspected = async ({ id }: { readonly id: string }) => {
+      await expect.poll(async () => (await assets().get({ id })).status).not.toBe('uploaded')
+      return assets().get({ id })
+    }
+    expect(['uploaded', 'ready']).toContain(small.status)
+    expect(await inspected(small)).toMatchObject({ status: 'ready', data: { file_format: 'safetensors' } })
     const large = await assets().create({
       file: readFileSync(vaeFile),
       asset_type: 'vae',
@@ -107,7 +112,7 @@ describe('npm @octoai/client 0.5.2', () => {
       transfer_api_type: 'sts',
       data: { asset_type: 'vae', engine } as never,
     })
-    expect(large).toMatchObject({ status: 'ready', name: 'client-vae' })
+    expect(await inspected(large)).toMatchObject({ status: 'ready', name: 'client-vae' })
     const found = await assets().list({ asset_type: 'vae' })
     expect(found).toMatchObject({ total: 1, data: [{ id: large.id }] })
   })

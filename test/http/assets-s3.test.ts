@@ -38,7 +38,9 @@ async function create(name: string, type = 'lora'): Promise<{ id: string; sts: S
 
 async function complete(id: string): Promise<Made['asset']> {
   await call(door.server, 'POST', `/v1/assets/${id}/complete-upload`, { by: client, payload: {} })
-  return ((await call(door.server, 'GET', `/v1/assets/${id}`, { by: client })).json as Made).asset
+  const look = async () => ((await call(door.server, 'GET', `/v1/assets/${id}`, { by: client })).json as Made).asset
+  await expect.poll(async () => (await look()).status).not.toBe('uploaded')
+  return look()
 }
 
 async function contentOf(id: string): Promise<Buffer> {

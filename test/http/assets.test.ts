@@ -47,13 +47,23 @@ async function put(url: string, body: string | Uint8Array<ArrayBuffer>) {
 const assetOf = (answer: Answer): AssetJson => (answer.json as Made).asset
 const blobsThere = async () => (await Array.fromAsync(door.office.blobs.list('assets/'))).length
 
+/** The asset when it was inspected, which may take longer than completing its upload does. */
+async function inspected(id: string, by: Client = client): Promise<AssetJson> {
+  await expect.poll(async () => assetOf(await get(`/v1/assets/${id}`, by)).status).not.toBe('uploaded')
+  return assetOf(await get(`/v1/assets/${id}`, by))
+}
+
 /** Create, send and complete. */
 async function upload(name: string, bytes: string, changes: object = {}, by: Client = client): Promise<AssetJson> {
+  return inspected(await send(name, bytes, changes, by), by)
+}
+
+async function send(name: string, bytes: string, changes: object = {}, by: Client = client): Promise<string> {
   const { asset, transfer_api } = await create(lora(name, changes), by)
   expect(await put(transfer_api['put_url'], bytes)).toMatchObject({ status: 200, json: {} })
   const completed = await post(`/v1/assets/${asset.id}/complete-upload`, {}, by)
   expect(completed).toMatchObject({ status: 200 })
-  return assetOf(await get(`/v1/assets/${asset.id}`, by))
+  return asset.id
 }
 
 describe('an upload by URL', () => {
@@ -80,7 +90,7 @@ describe('an upload by URL', () => {
     expect((await put(transfer_api['put_url'], 'good bytes')).status).toBe(200)
     expect(assetOf(await get('/v1/assets/first')).status).toBe('uploading')
     expect(await post(`/v1/assets/${asset.id}/complete-upload`, {})).toMatchObject({ json: { error: null } })
-    const ready = assetOf(await get(`/v1/assets/${asset.id}`))
+    const ready = await inspected(asset.id)
     expect(ready).toMatchObject({
       status: 'ready',
       size_bytes: 10,
@@ -127,7 +137,7 @@ describe('an upload by URL', () => {
     expect(await blobsThere()).toBe(before + 1)
     await post(`/v1/assets/${asset.id}/complete-upload`, {})
     expect(await put(transfer_api['put_url'], 'nonsense')).toMatchObject({ status: 403 })
-    expect(assetOf(await get('/v1/assets/twice'))).toMatchObject({ status: 'ready', size_bytes: 10 })
+    expect(await inspected(asset.id)).toMatchObject({ status: 'ready', size_bytes: 10 })
   })
 
   it('cannot be completed without bytes', async () => {
@@ -139,15 +149,14 @@ describe('an upload by URL', () => {
 
   it('waits for its inspection when that takes long: uploaded first, ready then', async () => {
     const go = path.join(door.folder, 'go')
-    const slow = await upload('slow', `wait ${go}`)
-    expect(slow.status).toBe('uploaded')
+    await send('slow', `wait ${go}`)
+    expect(assetOf(await get('/v1/assets/slow')).status).toBe('uploaded')
     await writeFile(go, '')
     await expect.poll(async () => assetOf(await get('/v1/assets/slow')).status).toBe('ready')
   })
 
   it('whose inspection kills its process ends as an error', async () => {
-    const { id } = await upload('deadly', 'crash')
-    await expect.poll(async () => assetOf(await get(`/v1/assets/${id}`)).status).toBe('error')
+    expect(await upload('deadly', 'crash')).toMatchObject({ status: 'error' })
   })
 
   it('of the same bytes by two accounts is one file, and each has its own', async () => {
@@ -257,15 +266,15 @@ describe('creating', () => {
     const picture = await sharp({ create: { width: 8, height: 8, channels: 3, background: 'red' } })
       .png()
       .toBuffer()
-    const send = async (name: string, format: string) => {
+    const sendPicture = async (name: string, format: string) => {
       const data = { asset_type: 'file', file_format: format }
       const { asset, transfer_api } = await create({ name, asset_type: 'file', data })
       expect((await put(transfer_api['put_url'], new Uint8Array(picture))).status).toBe(200)
       await post(`/v1/assets/${asset.id}/complete-upload`, {})
-      return assetOf(await get(`/v1/assets/${asset.id}`))
+      return inspected(asset.id)
     }
-    expect(await send('picture', 'png')).toMatchObject({ status: 'ready' })
-    expect(await send('no-jpeg', 'jpg')).toMatchObject({
+    expect(await sendPicture('picture', 'png')).toMatchObject({ status: 'ready' })
+    expect(await sendPicture('no-jpeg', 'jpg')).toMatchObject({
       status: 'rejected',
       status_details: expect.stringContaining('png'),
     })

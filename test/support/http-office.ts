@@ -90,7 +90,7 @@ export async function openHttpOffice(
   const office = resources.use(await openOffice(place, path.join(folder, 'files'), overrides))
   if (engines > 0) await office.run({ engines })
   const { db } = office.database
-  const assets = resources.use(await openAssetLibrary({ ...office.context, remote }))
+  const assets = resources.use(await openAssetLibrary({ ...office.context, remote, patienceMs: 1000 }))
   const log: string[] = []
   const services: HttpServices = {
     jobs: office.jobs,

@@ -23,7 +23,11 @@ import {
 } from './signed-transfer.ts'
 
 /** What {@link openAssetLibrary} needs of the surroundings. */
-export type AssetLibraryContext = FetchContext & { readonly now: () => Date }
+export type AssetLibraryContext = FetchContext & {
+  readonly now: () => Date
+  /** How long completing an upload waits for the inspection, {@link usualPatienceMs} when left out. */
+  readonly patienceMs?: number
+}
 
 /** The bytes of a file, and how many. */
 export type FileBytes = { readonly sizeBytes: number; readonly chunks: AsyncIterable<Uint8Array> }
@@ -65,12 +69,12 @@ export type AssetLibrary = AsyncDisposable & {
 
 /** How long a signed URL or a session may be used. */
 const permissionMs = 24 * 60 * 60 * 1000
-/** How long completing an upload waits for the inspection: small files are ready in the first answer that way. */
-const patienceMs = 4_000
+/** Small files are ready in the first answer that way; clients that find them only uploaded look again after ten seconds. */
+const usualPatienceMs = 10_000
 
 /** The assets of one database; makes the queue of their inspections. */
 export async function openAssetLibrary(context: AssetLibraryContext): Promise<AssetLibrary> {
-  const { blobs, database, now } = context
+  const { blobs, database, now, patienceMs = usualPatienceMs } = context
   const { db } = database
   await context.messages.create(inspectionQueue(context.deployment))
   const urlKey = await signingKey(db, 'url')
