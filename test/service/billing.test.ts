@@ -446,7 +446,8 @@ describe.each(databaseKinds)('the ledger (%s)', (kind) => {
     await addJob(3, 2, 2, 'release')
     await addJob(4, 3, 3, null)
     await addJob(5, 4, 1, 'capture')
-    const balance = { heldMicros: 12_000n, balanceMicros: 64_000n }
+    const nothingStored = { storageMicros: 0n, storedBytes: 0 }
+    const balance = { heldMicros: 12_000n, balanceMicros: 64_000n, ...nothingStored }
     expect(await usage(db, account)).toEqual({ images: 6, spentMicros: 24_000n, ...balance })
     expect(await usage(db, account, dayOf(2), dayOf(4))).toEqual({ images: 4, spentMicros: 16_000n, ...balance })
     expect(await usage(db, account, dayOf(5))).toEqual({ images: 0, spentMicros: 0n, ...balance })
@@ -455,6 +456,7 @@ describe.each(databaseKinds)('the ledger (%s)', (kind) => {
       spentMicros: 0n,
       heldMicros: 0n,
       balanceMicros: 0n,
+      ...nothingStored,
     })
   })
 })
