@@ -142,7 +142,7 @@ describe('a deployment', () => {
     const deployment = { precision: 'fp16', model, refiner: null } as const
     const queueOf = (checkpoint: string) => queueFor(deployment, { checkpoint, refiner: null })
     const checkpoints = Array.from({ length: 64 }, (_, index) =>
-      `${index * 12_345_678}`.padStart(64, '0').split('').reverse().join(''),
+      `${index * 12_345_678}`.padStart(64, '0').split('').toReversed().join(''),
     )
     const used = new Set(checkpoints.map(queueOf))
     expect(used.size).toBe(4)
