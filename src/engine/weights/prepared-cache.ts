@@ -22,7 +22,7 @@ const pieceBytes = 8 * 1024 * 1024
 
 export type PrepareOptions = CacheOptions & {
   readonly dtype: 'F32' | 'F16'
-  /** Called after each piece that was converted, with bytes of the source; never when nothing is to be done. */
+  /** Called after each piece of the work, with bytes of the source; never when nothing is to be done. */
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
 }
 
@@ -41,7 +41,6 @@ export async function prepareWeights(
   { freeBytes }: { freeBytes?: (folder: string) => Promise<number> } = {},
 ): Promise<PreparedWeights> {
   const { dtype } = options
-  if (!/^[0-9a-f]{64}$/.test(hash)) throw new AppError('internal', `hash: "${hash}" is not 64 hexadecimal digits`)
   const converted = new Map([...component.weights].filter(([name]) => name !== tokenTable))
   // What lies in memory, because the file has it in another order, goes into the graph itself.
   if ([...converted.values()].every((tensor) => tensor.dtype === dtype))

@@ -5,8 +5,9 @@ import { f32ToF16 } from '#tensor/dtype.ts'
 import { layoutSafetensors, writeSafetensors, type NewTensor } from '#tensor/safetensors-writer.ts'
 import { readTensorF32 } from '#tensor/safetensors.ts'
 import { AppError } from '../../../errors.ts'
-import { cachedWeights, type CacheOptions, type PreparedWeights } from '../cached-weights.ts'
+import { cachedWeights, type PreparedWeights } from '../cached-weights.ts'
 import type { Component } from '../checkpoint.ts'
+import type { PrepareOptions } from '../prepared-cache.ts'
 import type { ScaledModule } from './lora-branches.ts'
 import { readLoraTensor } from './lora-values.ts'
 import type { WeightMerge } from './network-loras.ts'
@@ -15,23 +16,17 @@ import { weightDelta } from './weight-delta.ts'
 /** Part of what a merged file is named by: raised when the same LoRAs come out differently. */
 const mergeVersion = 1
 
-export type MergeOptions = CacheOptions & {
-  readonly dtype: 'F32' | 'F16'
-  /** Called after each tensor, with bytes of the result; never when nothing is to be done. */
-  readonly onProgress?: (doneBytes: number, totalBytes: number) => void
-}
-
 /**
  * `prepared` weights of a component with the changes added: W + Σ strength · ΔW, each ΔW made of the weight as it is
  * stored in the checkpoint. Takes over `prepared`, also when it throws: `not_finite` for NaN or infinity in a LoRA or in
- * the result (too large for fp16), `disk_full`, `cache_unwritable`, `bad_file`.
+ * the result (too large for fp16), `disk_full`, `cache_unwritable`, `bad_file`. Progress counts bytes of the result.
  */
 export async function mergeWeights(
   component: Component<object>,
   baseHash: string,
   prepared: PreparedWeights,
   merge: WeightMerge,
-  options: MergeOptions,
+  options: PrepareOptions,
 ): Promise<PreparedWeights> {
   const { dtype } = options
   try {
