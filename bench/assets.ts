@@ -39,6 +39,7 @@ const assets: Record<string, string> = {}
 const startEngine = (): Promise<EngineProcess> =>
   EngineProcess.start({
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads: Number(values.threads),
     cacheDir: path.join(folder, 'cache'),

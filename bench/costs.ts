@@ -110,6 +110,7 @@ const measured = new Map<string, Step[]>(ways.map(({ name }) => [name, []]))
 try {
   await using pipelines = new PipelineCache({
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads,
     cacheDir,

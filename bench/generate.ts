@@ -62,6 +62,7 @@ for (let round = 0; round < Number(values.rounds); round++) {
   const start = performance.now()
   await using engine = await EngineProcess.start({
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads: Number(values.threads),
     cacheDir: path.resolve(values.cache),

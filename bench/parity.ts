@@ -32,6 +32,7 @@ const groups = new Map<string, { count: number; means: number[]; max: number }>(
 const off: string[] = []
 await using engine = await EngineProcess.start({
   device: 'cpu',
+  backend: 'onnxruntime',
   precision,
   threads: availableParallelism(),
   cacheDir: path.resolve(values.cache),

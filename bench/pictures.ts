@@ -38,6 +38,7 @@ const pictures: Record<string, string> = {}
 try {
   await using engine = await EngineProcess.start({
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads: Number(values.threads),
     cacheDir: path.resolve(values.cache),

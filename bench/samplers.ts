@@ -40,6 +40,7 @@ const layers: OverlayOptions[] = stepCounts.map((steps, column) => ({
 }))
 await using engine = await EngineProcess.start({
   device: 'cpu',
+  backend: 'onnxruntime',
   precision: 'fp32',
   threads: Number(values.threads),
   cacheDir: path.resolve(values.cache),

@@ -60,6 +60,7 @@ for (const { name, graph, feeds } of candidates) {
   const session = await backend.create(bindWeights(graph, prepared.weights), {
     weightsInPlace: true,
     keepActivations: true,
+    arithmetic: 'graph',
   })
   sessions.push({ name, session, feeds, loadMs: performance.now() - start, times: [] })
 }

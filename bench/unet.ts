@@ -154,6 +154,7 @@ async function withUNet<T>(
   const scratchDir = await createScratch(cacheDir)
   const settings = {
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads: Number(values.threads),
     cacheDir,

@@ -222,7 +222,15 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
 
 function startRunner(office: Office, config: AppConfig, { engineEntry }: AppOverrides): Promise<JobRunner> {
   const { engines, engine: settings, memoryLimitBytes } = config
-  return startJobRunner(office, { deployment: office.deployment, engines, settings, memoryLimitBytes, engineEntry })
+  const { deployment } = office
+  const { backend, precision } = deployment
+  return startJobRunner(office, {
+    deployment,
+    engines,
+    settings: { ...settings, backend, precision },
+    memoryLimitBytes,
+    engineEntry,
+  })
 }
 
 /** The account that everybody is where nobody is asked for a token. */

@@ -14,6 +14,7 @@ const serviceVariables = {
   engines: 'SEPIA_ENGINES',
   threads: 'SEPIA_THREADS',
   device: 'SEPIA_DEVICE',
+  backend: 'SEPIA_BACKEND',
   precision: 'SEPIA_PRECISION',
   memoryLimit: 'SEPIA_MEMORY_LIMIT',
   cacheLimit: 'SEPIA_CACHE_LIMIT',

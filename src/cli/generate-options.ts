@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { requireSteps, samplerNames } from '#diffusion/samplers.ts'
 import { applyStyle, stylePresetNames, type StylePresetName } from '#diffusion/style-presets.ts'
-import { devices, precisions } from '#engine/backend.ts'
+import { backendNames, devices, precisions } from '#engine/backend.ts'
 import type { EngineSettings, GenerateTask, TaskFiles } from '#worker/protocol.ts'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
@@ -15,6 +15,7 @@ import type { StartOptions } from './start-options.ts'
 
 /** What commander hands over: text as typed, with the defaults that --help shows. */
 export type EngineOptions = {
+  readonly backend: string
   readonly precision: string
   readonly device: string
   readonly threads?: string
@@ -56,12 +57,13 @@ const defaultHighNoiseFrac = '0.8'
 
 /** Check the options that concern the machine rather than the picture. Throws `bad_argument`. */
 export function resolveEngine(options: Partial<EngineOptions>, config: Config): EngineOrder {
-  const { precision = 'fp32', device = 'cpu', threads, cache, cacheLimit } = options
+  const { backend = 'auto', precision = 'auto', device = 'cpu', threads, cache, cacheLimit } = options
   // More threads than cores wait for each other in busy loops.
   const cores = availableParallelism()
   if (cache === '') throw new AppError('bad_argument', '--cache must be a folder, got ""')
   return {
-    precision: oneOf('--precision', precision, precisions),
+    backend: oneOf('--backend', backend, ['auto', ...backendNames]),
+    precision: oneOf('--precision', precision, ['auto', ...precisions]),
     device: oneOf('--device', device, devices),
     threads: threads === undefined ? cores : wholeNumber('--threads', threads, 1, cores),
     cacheDir: cache === undefined ? config.cacheDir : path.resolve(cache),

@@ -110,7 +110,8 @@ export function addPictureCommands(program: Command, { terminal, config }: Comma
       '.png or .jpg file (-1, -2, … with --num) or a folder that is there (default: sepia-<seed>.png here)',
     )
     .option('--grid <file>', 'also save all pictures on one sheet, a .png or .jpg file')
-    .addOption(optionWithDefault('--precision <name>', 'arithmetic of the networks, fp32 or fp16', 'fp32'))
+    .addOption(optionWithDefault('--precision <name>', 'auto, fp32, bf16, int8 or fp16; see sepia doctor', 'auto'))
+    .addOption(optionWithDefault('--backend <name>', 'auto, onnxruntime or openvino; see sepia backend', 'auto'))
     .addOption(optionWithDefault('--device <name>', 'cpu, cuda or webgpu; sepia doctor tells which work', 'cpu'))
     .option('--threads <number>', 'of the CPU, up to its usable cores (default: all of them)')
     .option('--cache <folder>', cacheHelp)

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
-import { devices, precisions } from '#engine/backend.ts'
+import { backendNames, devices, precisions } from '#engine/backend.ts'
 import type { MetricsPlace } from '#service/metrics-server.ts'
 import type { AppConfig, OfficeConfig } from '../app.ts'
 import { variableOf, type Config, type ServiceOption } from '../config.ts'
@@ -19,6 +19,7 @@ export type OfficeOptions = {
   readonly engines?: string
   readonly threads?: string
   readonly device?: string
+  readonly backend?: string
   readonly precision?: string
   readonly memoryLimit?: string
   readonly cache?: string
@@ -59,7 +60,8 @@ export function resolveOffice(options: OfficeOptions, config: Config): OfficeCon
     engines,
     engine: {
       device: value('device', name(devices), 'cpu'),
-      precision: value('precision', name(precisions), 'fp32'),
+      backend: value('backend', name(['auto', ...backendNames]), 'auto'),
+      precision: value('precision', name(['auto', ...precisions]), 'auto'),
       // The engines share the cores; more threads than cores wait for each other in busy loops.
       threads: value('threads', number(1, cores), Math.max(1, Math.floor(cores / engines))),
       cacheDir: options.cache === undefined ? config.cacheDir : folder('--cache', options.cache),

@@ -6,6 +6,7 @@ import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError } from '../errors.ts'
 import type {
   AssetInspection,
+  EngineChoice,
   EngineEvent,
   EngineRequest,
   EngineResults,
@@ -150,6 +151,11 @@ export class EngineProcess implements AsyncDisposable {
    */
   inspectAsset(asset: AssetInspection, hooks: Pick<TaskHooks, 'signal'> = {}): Promise<AssetReport> {
     return this.#request({ type: 'inspectAsset', asset }, hooks)
+  }
+
+  /** What `auto` is here. Rejects with `device_unavailable` when what the settings ask for cannot be had. */
+  choose(hooks: Pick<TaskHooks, 'signal'> = {}): Promise<EngineChoice> {
+    return this.#request({ type: 'choose' }, hooks)
   }
 
   /** Which execution providers load in this process. */

@@ -29,6 +29,10 @@ serveRequests((settings): Engine => {
       const { inspectAsset } = await import('./inspect-asset.ts')
       return inspectAsset(asset)
     },
+    async choose() {
+      const { chooseEngine } = await import('./engine-choice.ts')
+      return chooseEngine(settings)
+    },
     async probe() {
       const { onnxruntimeVersion, probeProviders } = await import('#engine/backends/onnxruntime.ts')
       return { onnxruntimeVersion, providers: await probeProviders() }

@@ -3,7 +3,7 @@
 // weights in another file are not loaded again.
 import { stat } from 'node:fs/promises'
 import type { PreviewProjection } from '#diffusion/preview.ts'
-import type { Backend, Precision } from '#engine/backend.ts'
+import type { Backend } from '#engine/backend.ts'
 import { onnxruntimeBackend, tryBackend } from '#engine/backends/onnxruntime.ts'
 import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
 import type { VaeConfig } from '#engine/models/vae-config.ts'
@@ -16,8 +16,9 @@ import { variantOf, type NetworkLoras } from '#engine/weights/lora/network-loras
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import type { PreparedWeights } from '#engine/weights/cached-weights.ts'
 import { prepareWeights } from '#engine/weights/prepared-cache.ts'
+import { chooseEngine, networkArithmetic } from './engine-choice.ts'
 import { ownMemory } from './private-memory.ts'
-import type { EngineSettings, Progress } from './protocol.ts'
+import type { EngineChoice, EngineSettings, Progress } from './protocol.ts'
 
 /** A model's files, opened and hashed. */
 export type OpenModel = {
@@ -72,6 +73,7 @@ export class PipelineCache implements AsyncDisposable {
   /** Content hash of a VAE → how its latents are shown. */
   readonly #previews = new Map<string, PreviewProjection>()
   readonly #availableBytes: () => number
+  #choice: Promise<EngineChoice> | null = null
   #tried: Promise<void> | null = null
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
@@ -84,6 +86,12 @@ export class PipelineCache implements AsyncDisposable {
       return memoryLimitBytes === undefined ? free : Math.min(free, memoryLimitBytes - ownMemory())
     }
     this.#backend = onnxruntimeBackend({ device, threads, externalDataRoot: externalDataRoot(cacheDir) })
+  }
+
+  /** What the networks are computed with. Throws `device_unavailable` when what the settings ask for cannot be had. */
+  async choice(): Promise<EngineChoice> {
+    this.#choice ??= chooseEngine(this.settings)
+    return await this.#choice
   }
 
   /**
@@ -113,6 +121,7 @@ export class PipelineCache implements AsyncDisposable {
     const checkpoint = await this.checkpoint(path, servedModel)
     const known = this.#models.get(checkpoint)
     if (known) return known
+    await this.choice()
     // A device that does not work is told before the weights are read.
     this.#tried ??= tryBackend(this.#backend)
     await this.#tried
@@ -149,8 +158,9 @@ export class PipelineCache implements AsyncDisposable {
   ): Promise<Network> {
     const { activationBytes, component, kind, loras = null, options } = request
     const hash = model.hashes.get(component.name)!
-    const precision = componentPrecision(component.name, this.settings.precision)
-    const plainKey = `${kind} ${hash} ${precision} ${JSON.stringify(options)}`
+    const choice = await this.choice()
+    const { precision, arithmetic } = networkArithmetic(component.name, choice.precision)
+    const plainKey = `${kind} ${hash} ${precision} ${arithmetic} ${JSON.stringify(options)}`
     const key = loras === null ? plainKey : `${plainKey} loras ${variantOf(loras)}`
     const known = this.#networks.get(key)
     if (known) {
@@ -167,7 +177,7 @@ export class PipelineCache implements AsyncDisposable {
       await this.makeRoom(activationBytes + privateWeightBytes(weights))
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
-        { backend: this.#backend, config: component.config, weights, precision },
+        { backend: this.#backend, config: component.config, weights, precision, arithmetic },
         options,
         new Set(loras?.targets),
       )
@@ -252,11 +262,6 @@ export class PipelineCache implements AsyncDisposable {
 async function close({ network, prepared }: LoadedNetwork): Promise<void> {
   using _file = prepared
   await network[Symbol.asyncDispose]()
-}
-
-/** SDXL's VAE overflows in fp16 and takes little of the time: it stays in fp32. */
-function componentPrecision(name: ComponentName, precision: Precision): Precision {
-  return name === 'vae' ? 'fp32' : precision
 }
 
 function componentsOf({ textEncoder, textEncoder2, unet, vae }: Checkpoint): Component<object>[] {

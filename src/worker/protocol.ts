@@ -1,7 +1,7 @@
 // What crosses the process boundary: plain data, copied by structured clone. The parent sends requests, the engine
 // process answers with any number of events and then exactly one result or error a request.
 import type { SamplerName } from '#diffusion/samplers.ts'
-import type { Device, Precision } from '#engine/backend.ts'
+import type { BackendName, Device, Precision } from '#engine/backend.ts'
 import type { ProviderProbe } from '#engine/backends/onnxruntime.ts'
 import type { AssetKind, AssetReport } from '#engine/weights/asset-report.ts'
 import type { ComponentName } from '#engine/weights/checkpoint.ts'
@@ -100,7 +100,12 @@ export type AssetInspection = {
 /** Fixed for the life of an engine process. */
 export type EngineSettings = {
   readonly device: Device
-  readonly precision: Precision
+  /** `auto`: the backend that the precision runs fastest on. */
+  readonly backend: BackendName | 'auto'
+  /** `auto`: the fastest whose pictures cannot be told from those of fp32 on this machine. */
+  readonly precision: Precision | 'auto'
+  /** Folders in which OpenVINO's libraries may lie, the first one first; absent: none is looked for. */
+  readonly openvinoFolders?: readonly string[] | undefined
   /** Threads inside one operator. */
   readonly threads: number
   /** Prepared weights live here; made when missing. */
@@ -118,6 +123,7 @@ export type EngineRequest =
   | { readonly type: 'generate'; readonly id: number; readonly task: GenerateTask; readonly files: TaskFiles }
   | { readonly type: 'inspect'; readonly id: number; readonly path: string }
   | { readonly type: 'inspectAsset'; readonly id: number; readonly asset: AssetInspection }
+  | { readonly type: 'choose'; readonly id: number }
   | { readonly type: 'probe'; readonly id: number }
   | { readonly type: 'close'; readonly id: number }
 
@@ -163,7 +169,10 @@ export type Timings = {
   readonly totalMs: number
 }
 
-export type GenerateResult = {
+/** What an engine process computes with, `auto` resolved. */
+export type EngineChoice = { readonly backend: BackendName; readonly precision: Precision }
+
+export type GenerateResult = EngineChoice & {
   readonly modelHash: string
   /** Null where the task has no refiner. */
   readonly refinerHash: string | null
@@ -191,6 +200,7 @@ export type EngineResults = {
   readonly generate: GenerateResult
   readonly inspect: InspectResult
   readonly inspectAsset: AssetReport
+  readonly choose: EngineChoice
   readonly probe: ProbeResult
   readonly close: null
 }

@@ -4,6 +4,7 @@ import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError, type ErrorDetail } from '../errors.ts'
 import type {
   AssetInspection,
+  EngineChoice,
   EngineEvent,
   EngineRequest,
   EngineResults,
@@ -23,6 +24,7 @@ export type Engine = AsyncDisposable & {
   generate(task: GenerateTask, files: TaskFiles, hooks: EngineHooks): Promise<GenerateResult>
   inspect(path: string, hooks: Pick<EngineHooks, 'onProgress'>): Promise<InspectResult>
   inspectAsset(asset: AssetInspection): Promise<AssetReport>
+  choose(): Promise<EngineChoice>
   probe(): Promise<ProbeResult>
 }
 
@@ -89,6 +91,8 @@ async function perform(engine: Engine, request: EngineRequest): Promise<EngineRe
       return engine.inspect(request.path, { onProgress })
     case 'inspectAsset':
       return engine.inspectAsset(request.asset)
+    case 'choose':
+      return engine.choose()
     case 'probe':
       return engine.probe()
     case 'close':

@@ -95,6 +95,7 @@ export async function runGenerate(
   }
   watch.enter('load')
   return {
+    ...(await pipelines.choice()),
     modelHash: hashes.model,
     refinerHash: hashes.refiner,
     timings: {

@@ -25,8 +25,9 @@ const table: Readonly<Record<string, readonly [string, readonly string[]]>> = {
   '--height': [whole(8, 4096), ['0', '99999']],
   '--threads': [whole(1, cores), ['0', '-1', `${cores + 1}`]],
   '--sampler': [`one of ${samplerNames.join(', ')}`, ['Euler a']],
-  '--precision': ['one of fp32, fp16', ['bf16']],
-  '--device': ['one of cpu, cuda, webgpu', ['gpu']],
+  '--backend': ['one of auto, onnxruntime, openvino', ['tensorrt']],
+  '--precision': ['one of auto, fp32, fp16, bf16, int8', ['fp8']],
+  '--device': ['one of cpu, cuda, webgpu, gpu, npu', ['tpu']],
   '--cache-limit': ['a size such as 40GB or 512MiB, from 1MB to 1000TB', ['lots', '0GB']],
   '--cache': ['a folder', ['']],
 }

@@ -59,6 +59,8 @@ describe('sepia generate', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(JSON.parse(stdout)).toEqual({
       images: [{ path: at('a.png'), seed: 1, width: 512, height: 1024 }],
+      backend: 'onnxruntime',
+      precision: 'fp32',
       modelHash: 'ab'.repeat(32),
       refinerHash: null,
       timings: {
@@ -130,8 +132,8 @@ describe('a command line that is wrong', () => {
     [['--threads', '100000'], `--threads must be a whole number from 1 to ${availableParallelism()}, got "100000"`],
     [['--prompt-2', 'a\0b'], '--prompt-2 must be Unicode text without NUL characters'],
     [['--negative-2', 'half a pair: \ud83c'], '--negative-2 must be Unicode text without NUL characters'],
-    [['--precision', 'bf16'], '--precision must be one of fp32, fp16, got "bf16"'],
-    [['--device', 'tpu'], '--device must be one of cpu, cuda, webgpu, got "tpu"'],
+    [['--precision', 'fp8'], '--precision must be one of auto, fp32, fp16, bf16, int8, got "fp8"'],
+    [['--device', 'tpu'], '--device must be one of cpu, cuda, webgpu, gpu, npu, got "tpu"'],
     [['--cache-limit', 'lots'], '--cache-limit must be a size such as 40GB or 512MiB, from 1MB to 1000TB, got "lots"'],
     [['--cache', ''], '--cache must be a folder, got ""'],
     [['-o', 'a.webp'], '--output must end in .png, .jpg or .jpeg or be a folder, got "a.webp"'],

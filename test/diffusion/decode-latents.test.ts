@@ -53,7 +53,13 @@ describe('a picture decoded in tiles', () => {
   test('is the whole one but for what a tile cannot see, and shows no seams', async () => {
     const { config, weights } = (await openCheckpoint(path.join(root, 'models/pocket'))).vae!
     const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
-    const source = { backend, config, weights: await weightsInMemory(weights), precision: 'fp32' } as const
+    const source = {
+      backend,
+      config,
+      weights: await weightsInMemory(weights),
+      precision: 'fp32',
+      arithmetic: 'graph',
+    } as const
     const sizes: string[] = []
     const networks = (limit: number | null): Networks =>
       ({

@@ -18,7 +18,13 @@ import { modesFolder } from '../support/mode-case.ts'
 
 const { config, weights } = (await openCheckpoint(join(import.meta.dirname, '../../models/pocket'))).vae!
 const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
-const source = { backend, config, weights: await weightsInMemory(weights), precision: 'fp32' } as const
+const source = {
+  backend,
+  config,
+  weights: await weightsInMemory(weights),
+  precision: 'fp32',
+  arithmetic: 'graph',
+} as const
 const bytes = await readFile(join(modesFolder, 'inputs/picture-1024x1024.png'))
 const picture = resizeLanczos(await decodePicture(bytes, 'picture'), 640, 768)
 const image = toPictureTensor(picture)

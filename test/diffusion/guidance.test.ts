@@ -11,7 +11,13 @@ import { tinyModels } from '../support/tiny-b-single-file.ts'
 test('both predictions in one run equal two runs, and without a negative prompt guidance is off', async () => {
   const { config, weights } = (await openCheckpoint(path.join(tinyModels, 'tiny-b'))).unet
   const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
-  const source = { backend, config, weights: await weightsInMemory(weights), precision: 'fp32' } as const
+  const source = {
+    backend,
+    config,
+    weights: await weightsInMemory(weights),
+    precision: 'fp32',
+    arithmetic: 'graph',
+  } as const
   const generator = new TorchGenerator(5)
   const embeds = () => ({
     promptEmbeds: generator.randn([1, 77, config.crossAttentionDim]),

@@ -45,6 +45,7 @@ describe('the prompt embeddings are those of diffusers', () => {
     const { files, task } = inversionTask(c)
     const settings = {
       device: 'cpu',
+      backend: 'onnxruntime',
       precision: 'fp32',
       threads: 2,
       cacheDir,

@@ -17,7 +17,7 @@ import { transformer } from '#engine/models/unet-transformer.ts'
 import { vaeSelfAttention } from '#engine/models/vae.ts'
 import type { UNetScope } from '#engine/models/unet-scope.ts'
 import type { StoredTensor } from '#engine/weights/checkpoint.ts'
-import type { Precision } from '#engine/backend.ts'
+import type { FloatFormat } from '#engine/backend.ts'
 import type { Tensor } from '#tensor/tensor.ts'
 import { readGolden, relativeError, runGraph, weightsInMemory } from '../support/golden.ts'
 
@@ -63,7 +63,7 @@ const cases: Record<string, Emit> = {
   'vae-attention': (g, { x }) => vaeSelfAttention({ g, attention: 'fused', normNumGroups: 4 }, x, 'm'),
 }
 
-async function run(name: string, precision: Precision): Promise<number> {
+async function run(name: string, precision: FloatFormat): Promise<number> {
   const g = new GraphBuilder(name, precision)
   const inputs: Record<string, Value> = {}
   const feeds: Record<string, Tensor> = {}

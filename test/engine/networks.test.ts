@@ -1,7 +1,7 @@
 // Whole networks against diffusers and transformers (tools/reference/networks.py), with the weights of three models.
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { Precision } from '#engine/backend.ts'
+import type { FloatFormat } from '#engine/backend.ts'
 import { clipTextGraph, tokenEmbeddingKey } from '#engine/models/clip-text.ts'
 import { addEmbeds, timeProjection } from '#engine/models/time-embedding.ts'
 import { unetGraph } from '#engine/models/unet.ts'
@@ -21,7 +21,7 @@ const tolerance = { fp32: 1e-5, fp16: 1.5e-2 } as const
 
 describe.each(Object.entries(models))('%s', (name, folder) => {
   const file = `networks/${name}.safetensors`
-  const load = async (component: (checkpoint: Checkpoint) => Weights, precision: Precision): Promise<Weights> =>
+  const load = async (component: (checkpoint: Checkpoint) => Weights, precision: FloatFormat): Promise<Weights> =>
     await weightsInMemory(component(await openCheckpoint(folder)), precision === 'fp16' ? 'F16' : 'F32')
 
   describe.each(['fp32', 'fp16'] as const)('%s', (precision) => {

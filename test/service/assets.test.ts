@@ -57,6 +57,7 @@ async function openPlace(kind: Kind): Promise<Place> {
   const library = stack.use(await openAssetLibrary({ ...office.context, remote }))
   const settings = {
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads: 1,
     cacheDir: path.join(folder, 'cache'),

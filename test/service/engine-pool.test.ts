@@ -128,7 +128,7 @@ describe('a deployment', () => {
   const refiner = { path: 'refiner', hash: 'b'.repeat(64) }
 
   it('has a queue for each set of models, which holds its precision', () => {
-    const deployment = { precision: 'fp16', model, refiner } as const
+    const deployment = { backend: 'onnxruntime', precision: 'fp16', model, refiner } as const
     expect([...queuesOf(deployment)].slice(0, 2)).toEqual([
       [`generate/${'a'.repeat(16)}/fp16`, { checkpoint: 'base', refiner: null }],
       [`generate/${'a'.repeat(16)}-${'b'.repeat(16)}/fp16`, { checkpoint: 'base', refiner: 'refiner' }],
@@ -139,7 +139,7 @@ describe('a deployment', () => {
   })
 
   it('has a few queues for all checkpoints of the library, always the same for one of them', () => {
-    const deployment = { precision: 'fp16', model, refiner: null } as const
+    const deployment = { backend: 'onnxruntime', precision: 'fp16', model, refiner: null } as const
     const queueOf = (checkpoint: string) => queueFor(deployment, { checkpoint, refiner: null })
     const checkpoints = Array.from({ length: 64 }, (_, index) =>
       `${index * 12_345_678}`.padStart(64, '0').split('').toReversed().join(''),

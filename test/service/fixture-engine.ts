@@ -8,6 +8,8 @@ import type { AssetInspection, AssetReport, GenerateResult, GenerateTask, TaskFi
 import { AppError } from '../../src/errors.ts'
 
 const result: GenerateResult = {
+  backend: 'onnxruntime',
+  precision: 'fp32',
   modelHash: 'ab'.repeat(32),
   refinerHash: null,
   timings: {
@@ -117,6 +119,7 @@ serveRequests(() => ({
     throw new AppError('bad_file', `${file}: is not a model`)
   },
   inspectAsset: inspect,
+  choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
   probe: async () => ({ onnxruntimeVersion: '', providers: [] }),
   [Symbol.asyncDispose]: async () => {},
 }))

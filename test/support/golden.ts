@@ -69,6 +69,7 @@ export async function runGraph(
   await using session = await backend.create(bindWeights(graph, weights), {
     weightsInPlace: false,
     keepActivations: false,
+    arithmetic: 'graph',
   })
   return await session.run(feeds)
 }

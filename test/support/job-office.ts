@@ -22,6 +22,7 @@ export const tinyA = fileURLToPath(new URL('../golden/models/tiny-a', import.met
 
 /** A deployment whose models nobody opens. */
 export const fixtureDeployment: Deployment = {
+  backend: 'onnxruntime',
   precision: 'fp32',
   model: { path: 'model', hash: 'a'.repeat(64) },
   refiner: null,
@@ -90,6 +91,7 @@ export async function openOffice(
     async run({ engines = 1, entry = fixtureEngine, deployment = context.deployment, cacheDir = filesDir } = {}) {
       const settings = {
         device: 'cpu',
+        backend: deployment.backend,
         precision: deployment.precision,
         threads: 1,
         cacheDir,

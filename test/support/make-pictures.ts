@@ -44,6 +44,7 @@ export async function runTask(
 ): Promise<TaskOutcome> {
   const settings: EngineSettings = {
     device: 'cpu',
+    backend: 'onnxruntime',
     precision: 'fp32',
     threads: 2,
     cacheDir: path.join(folder, 'cache'),

@@ -7,6 +7,8 @@ import { serveRequests } from '#worker/request-loop.ts'
 import { AppError } from '../../src/errors.ts'
 
 const result: GenerateResult = {
+  backend: 'onnxruntime',
+  precision: 'fp32',
   modelHash: 'ab'.repeat(32),
   refinerHash: null,
   timings: {
@@ -87,6 +89,7 @@ serveRequests((settings) => ({
   inspectAsset: async ({ kind }) => {
     throw new AppError('bad_file', `the file is no ${kind}`)
   },
+  choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
   probe: async () => ({
     onnxruntimeVersion: process.versions.node,
     providers: [{ device: settings.device, loads: true, reason: null }],

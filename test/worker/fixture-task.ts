@@ -7,7 +7,7 @@ export const fixtureEntry = new URL('./fixture-engine.ts', import.meta.url)
 
 /** Settings of an engine on one CPU thread. */
 export function engineSettings(cacheDir: string): Omit<EngineSettings, 'scratchDir'> {
-  return { device: 'cpu', precision: 'fp32', threads: 1, cacheDir, cacheLimitBytes: 1e9 }
+  return { device: 'cpu', backend: 'onnxruntime', precision: 'fp32', threads: 1, cacheDir, cacheLimitBytes: 1e9 }
 }
 
 /** A task whose prompt tells the fixture engine how to behave. */

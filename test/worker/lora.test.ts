@@ -30,7 +30,15 @@ async function cacheFor(precision: Precision = 'fp32', memoryLimitBytes?: number
   const place = await temporaryFolder('loras')
   const [cacheDir, scratchDir] = [path.join(place, 'cache'), path.join(place, 'scratch')]
   await mkdir(scratchDir)
-  const settings = { device: 'cpu', precision, threads: 1, cacheDir, cacheLimitBytes: 1e9, scratchDir } as const
+  const settings = {
+    device: 'cpu',
+    backend: 'onnxruntime',
+    precision,
+    threads: 1,
+    cacheDir,
+    cacheLimitBytes: 1e9,
+    scratchDir,
+  } as const
   return new PipelineCache({ ...settings, memoryLimitBytes })
 }
 

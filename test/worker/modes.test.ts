@@ -174,6 +174,7 @@ describe('a refiner', () => {
     mkdirSync(scratchDir, { recursive: true })
     return {
       device: 'cpu',
+      backend: 'onnxruntime',
       precision: 'fp32',
       threads: 1,
       cacheDir: join(folder, 'cache'),
@@ -375,6 +376,7 @@ describe('bad input is told before any weight is read', () => {
     const cacheDir = join(folder, 'untouched')
     await using pipelines = new PipelineCache({
       device: 'cpu',
+      backend: 'onnxruntime',
       precision: 'fp32',
       threads: 1,
       cacheLimitBytes: 1e9,

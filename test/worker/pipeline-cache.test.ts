@@ -15,7 +15,15 @@ beforeEach(async () => {
   folder = await mkdtemp(path.join(tmpdir(), 'sepia-pipelines-'))
   const [cacheDir, scratchDir] = [path.join(folder, 'cache'), path.join(folder, 'scratch')]
   await mkdir(scratchDir)
-  settings = { device: 'cpu', precision: 'fp32', threads: 1, cacheDir, cacheLimitBytes: 1e9, scratchDir }
+  settings = {
+    device: 'cpu',
+    backend: 'onnxruntime',
+    precision: 'fp32',
+    threads: 1,
+    cacheDir,
+    cacheLimitBytes: 1e9,
+    scratchDir,
+  }
 })
 afterEach(() => rm(folder, { recursive: true, force: true }))
 

@@ -207,7 +207,15 @@ async function tinyVariants(count: number): Promise<string[]> {
 async function settingsIn(place: string): Promise<EngineSettings> {
   const [cacheDir, scratchDir] = [join(place, 'cache'), join(place, 'scratch')]
   await mkdir(scratchDir, { recursive: true })
-  return { device: 'cpu', precision: 'fp32', threads: 1, cacheDir, cacheLimitBytes: 1e9, scratchDir }
+  return {
+    device: 'cpu',
+    backend: 'onnxruntime',
+    precision: 'fp32',
+    threads: 1,
+    cacheDir,
+    cacheLimitBytes: 1e9,
+    scratchDir,
+  }
 }
 
 async function makeOne(

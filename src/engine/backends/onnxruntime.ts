@@ -3,7 +3,7 @@
 import { env, InferenceSession, listSupportedBackends, Tensor as OrtTensor } from 'onnxruntime-node'
 import type { Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
-import { devices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
+import { backendDevices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
 import { GraphBuilder } from '../onnx/graph-builder.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
 
@@ -42,14 +42,18 @@ export async function tryBackend(backend: Backend): Promise<void> {
   const g = new GraphBuilder('probe', 'fp32')
   g.output('y', g.input('x', [1]))
   const model = bindWeights(g.finish(), new Map())
-  await using session = await backend.create(model, { weightsInPlace: false, keepActivations: false })
+  await using session = await backend.create(model, {
+    weightsInPlace: false,
+    keepActivations: false,
+    arithmetic: 'graph',
+  })
   await session.run({ x: { shape: [1], data: new Float32Array(1) } })
 }
 
 /** Try each provider. */
 export async function probeProviders(): Promise<ProviderProbe[]> {
   const probes: ProviderProbe[] = []
-  for (const device of devices) {
+  for (const device of backendDevices.onnxruntime) {
     try {
       await tryBackend(onnxruntimeBackend({ device, threads: 1, externalDataRoot: '/' }))
       probes.push({ device, loads: true, reason: null })
@@ -64,9 +68,14 @@ export async function probeProviders(): Promise<ProviderProbe[]> {
 async function createSession(
   model: Uint8Array,
   options: OnnxruntimeOptions,
-  { weightsInPlace, keepActivations }: SessionOptions,
+  { weightsInPlace, keepActivations, arithmetic }: SessionOptions,
 ): Promise<Session> {
   const { device } = options
+  if (arithmetic !== 'graph')
+    throw new AppError(
+      'device_unavailable',
+      `precision: onnxruntime computes in the graph's own numbers, not in ${arithmetic}`,
+    )
   let session: InferenceSession
   try {
     session = await InferenceSession.create(model, {

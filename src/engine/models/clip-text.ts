@@ -3,11 +3,11 @@
 import { GraphBuilder, type Graph, type Value } from '../onnx/graph-builder.ts'
 import { attention, gelu, layerNorm, linear, quickGelu } from '../onnx/layers.ts'
 import { AppError } from '../../errors.ts'
-import type { Precision } from '../backend.ts'
+import type { FloatFormat } from '../backend.ts'
 import type { ClipTextConfig } from './clip-text-config.ts'
 
 export type ClipTextGraphOptions = {
-  readonly precision: Precision
+  readonly precision: FloatFormat
   /** Chunks of 77 tokens that are encoded at once. */
   readonly batch: number
   /** Which hidden state is returned, counted from the end: 0 is the last layer's output, 1 the penultimate. */

@@ -1,7 +1,7 @@
 // The denoising UNet of Stable Diffusion XL (arXiv 2307.01952) as an ONNX graph, from diffusers' UNet2DConditionModel
 // with text_time conditioning. Reads top to bottom as the data flows: time embedding, down, middle, up, out.
 import { AppError } from '../../errors.ts'
-import type { Precision } from '../backend.ts'
+import type { FloatFormat } from '../backend.ts'
 import { GraphBuilder, type Graph, type Value } from '../onnx/graph-builder.ts'
 import { conv2d, groupNorm, linear, silu, upsample, type LayerOptions } from '../onnx/layers.ts'
 import type { UNetBlock, UNetConfig } from './unet-config.ts'
@@ -10,7 +10,7 @@ import type { UNetScope } from './unet-scope.ts'
 import { transformer } from './unet-transformer.ts'
 
 export type UNetGraphOptions = LayerOptions & {
-  readonly precision: Precision
+  readonly precision: FloatFormat
   readonly batch: number
   /** Latent rows and columns. */
   readonly height: number

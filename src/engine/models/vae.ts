@@ -1,11 +1,11 @@
 // The autoencoder between pixels and latents (arXiv 2112.10752) as two ONNX graphs, from diffusers' AutoencoderKL.
-import type { Precision } from '../backend.ts'
+import type { FloatFormat } from '../backend.ts'
 import { GraphBuilder, type Graph, type Value } from '../onnx/graph-builder.ts'
 import { attention, conv2d, groupNorm, linear, silu, upsample } from '../onnx/layers.ts'
 import { vaeScaleFactor, type VaeConfig } from './vae-config.ts'
 
 export type VaeGraphOptions = {
-  readonly precision: Precision
+  readonly precision: FloatFormat
   readonly attention: 'fused' | 'plain'
   readonly batch: number
   /** Latent rows and columns. */

@@ -1,14 +1,16 @@
-import type { Backend, Precision, Session, SessionOptions } from '../backend.ts'
+import type { Arithmetic, Backend, FloatFormat, Session, SessionOptions } from '../backend.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
 import type { Graph } from '../onnx/graph-builder.ts'
 import type { Weights } from '../weights/checkpoint.ts'
 
-/** A component ready to be compiled: its weights are stored in the precision's number format. */
+/** A component ready to be compiled: its weights are stored in the graph's number format. */
 export type NetworkSource<Config> = {
   readonly backend: Backend
   readonly config: Config
   readonly weights: Weights
-  readonly precision: Precision
+  /** What the graph is emitted in. */
+  readonly precision: FloatFormat
+  readonly arithmetic: Arithmetic
 }
 
 /**
@@ -21,9 +23,10 @@ const repackUpToBytes = 1 << 30
 export async function createSession(
   source: NetworkSource<unknown>,
   graph: Graph,
-  options: SessionOptions,
+  options: Omit<SessionOptions, 'arithmetic'>,
 ): Promise<Session> {
-  return await source.backend.create(bindWeights(graph, source.weights), options)
+  const { arithmetic, backend, weights } = source
+  return await backend.create(bindWeights(graph, weights), { ...options, arithmetic })
 }
 
 /** Whether weights are so large that repacking them costs more than it gains. */

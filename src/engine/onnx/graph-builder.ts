@@ -2,7 +2,7 @@
 // at build time and travel with the values, so a wrong channel count is an error here, with the weight's name.
 import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
-import type { Precision } from '../backend.ts'
+import type { FloatFormat } from '../backend.ts'
 import type { Attribute, ElementType, NodeProto, TensorProto, ValueInfoProto } from './proto.ts'
 
 /** What a node computes: its name in the graph and its shape. */
@@ -22,7 +22,7 @@ export type WeightUse = {
 /** A network without its weights' bytes; {@link bindWeights} turns it into a model. */
 export type Graph = {
   readonly name: string
-  readonly precision: Precision
+  readonly precision: FloatFormat
   readonly nodes: readonly NodeProto[]
   readonly constants: readonly TensorProto[]
   /** Initialiser's name → what it reads: the state-dict key, or the key with a range of rows. */
@@ -40,7 +40,7 @@ export type NodeOptions = {
 
 export class GraphBuilder {
   readonly name: string
-  readonly precision: Precision
+  readonly precision: FloatFormat
   /** Paths of linears and convolutions that take a low-rank branch from the inputs, see layers.ts. */
   readonly loraTargets: ReadonlySet<string>
   readonly #nodes: NodeProto[] = []
@@ -50,7 +50,7 @@ export class GraphBuilder {
   readonly #outputs: ValueInfoProto[] = []
   #count = 0
 
-  constructor(name: string, precision: Precision, loraTargets: ReadonlySet<string> = new Set()) {
+  constructor(name: string, precision: FloatFormat, loraTargets: ReadonlySet<string> = new Set()) {
     this.name = name
     this.precision = precision
     this.loraTargets = loraTargets

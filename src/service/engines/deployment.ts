@@ -1,15 +1,14 @@
 // What this deployment computes: its models by the hash of their weights, and its one precision. Both are part of a
 // queue's name, so that a job reaches only workers that make the same picture of it.
 import { EngineProcess, type StartOptions } from '#worker/engine-process.ts'
-import type { ContentHash, EngineSettings, GenerateTask } from '#worker/protocol.ts'
+import type { ContentHash, EngineChoice, EngineSettings, GenerateTask } from '#worker/protocol.ts'
 import { AppError } from '../../errors.ts'
 
 /** A model file or folder of this machine; the hash does not depend on the layout. */
 export type ServedModel = { readonly path: string; readonly hash: ContentHash }
 
 /** Fixed for the life of a server or worker. */
-export type Deployment = {
-  readonly precision: EngineSettings['precision']
+export type Deployment = EngineChoice & {
   readonly model: ServedModel
   readonly refiner: ServedModel | null
 }
@@ -33,7 +32,8 @@ export async function inspectDeployment(
   options: StartOptions = {},
 ): Promise<Deployment> {
   await using engine = await EngineProcess.start(settings, options)
-  if (settings.device !== 'cpu') await requireDevice(engine, settings.device)
+  const choice = await engine.choose({ signal: options.signal })
+  if (choice.backend === 'onnxruntime' && settings.device !== 'cpu') await requireDevice(engine, settings.device)
   const inspect = async (path: string, isRefiner: boolean): Promise<ServedModel> => {
     const { modelHash, report, unusable } = await engine.inspect(path, { signal: options.signal })
     if (unusable) throw new AppError(unusable.code, unusable.message)
@@ -46,7 +46,7 @@ export async function inspectDeployment(
   }
   const model = await inspect(paths.model, false)
   const refiner = paths.refiner === null ? null : await inspect(paths.refiner, true)
-  return { precision: settings.precision, model, refiner }
+  return { ...choice, model, refiner }
 }
 
 /** A worker that cannot compute takes no jobs: it does not start. */
@@ -73,13 +73,21 @@ export function queuesOf(deployment: Deployment): ReadonlyMap<string, QueueModel
   return queues
 }
 
-function customQueue({ model, precision, refiner }: Deployment, index: number): string {
-  return `generate/${refiner ? `${short(model)}-${short(refiner)}` : short(model)}-custom${index}/${precision}`
+function customQueue(deployment: Deployment, index: number): string {
+  const { model, refiner } = deployment
+  const models = refiner ? `${short(model)}-${short(refiner)}` : short(model)
+  return `generate/${models}-custom${index}/${arithmeticName(deployment)}`
 }
 
-function queueName({ model, precision }: Deployment, refiner: ServedModel | null): string {
+function queueName(deployment: Deployment, refiner: ServedModel | null): string {
+  const { model } = deployment
   const models = refiner ? `${short(model)}-${short(refiner)}` : short(model)
-  return `generate/${models}/${precision}`
+  return `generate/${models}/${arithmeticName(deployment)}`
+}
+
+/** The precision; each backend has its own way to int8, and so its own pictures. */
+function arithmeticName({ backend, precision }: EngineChoice): string {
+  return precision === 'int8' ? `${precision}-${backend}` : precision
 }
 
 function short({ hash }: ServedModel): string {
