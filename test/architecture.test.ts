@@ -17,7 +17,7 @@ function tableOf(header: string): string[][] {
 /** The code spans of a cell. */
 const spans = (cell: string): string[] => Array.from(cell.matchAll(/`([^`]+)`/g), ([, code]) => code)
 
-/** Room → the rooms and single files it may import, and its packages: 'anywhere', or the one file that may import them. */
+/** Room → the rooms and single files it may import, and its packages: 'anywhere', or the one file or folder that may import them. */
 const rooms: Record<string, { rooms: string[]; packages: Record<string, string> }> = Object.fromEntries(
   tableOf('room').map(([room, , mayImport, packages]) => [
     spans(room)[0],
@@ -110,7 +110,9 @@ function violation(from: string, specifier: string): string | null {
       : 'a root file imports no packages except through the rooms'
   const allowed = rooms[room]?.packages[packageOf(specifier)]
   if (allowed === undefined) return `${room} may not import the package`
-  return allowed === 'anywhere' || allowed === from ? null : `only ${allowed} may import the package`
+  return allowed === 'anywhere' || allowed === from || from.startsWith(`${allowed}/`)
+    ? null
+    : `only ${allowed} may import the package`
 }
 
 function ownViolation(from: string, specifier: string): string | null {
