@@ -1,4 +1,5 @@
 import type { Arithmetic, Backend, FloatFormat, Session, SessionOptions } from '../backend.ts'
+import { releasingPages } from '../backends/mapped-pages.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
 import type { Graph } from '../onnx/graph-builder.ts'
 import type { Weights } from '../weights/checkpoint.ts'
@@ -19,14 +20,15 @@ export type NetworkSource<Config> = {
  */
 const repackUpToBytes = 1 << 30
 
-/** Compile a graph over the source's weights. */
+/** Compile a graph over the source's weights. OpenVINO packs them: what it has read of their files is given back meanwhile. */
 export async function createSession(
   source: NetworkSource<unknown>,
   graph: Graph,
   options: Omit<SessionOptions, 'arithmetic'>,
 ): Promise<Session> {
   const { arithmetic, backend, weights } = source
-  return await backend.create(bindWeights(graph, weights), { ...options, arithmetic })
+  const create = (): Promise<Session> => backend.create(bindWeights(graph, weights), { ...options, arithmetic })
+  return backend.name === 'openvino' ? await releasingPages(filesOf(weights), create) : await create()
 }
 
 /** Whether weights are so large that repacking them costs more than it gains. */
@@ -43,4 +45,10 @@ function weightBytes(weights: Weights): number {
   let total = 0
   for (const { source } of weights.values()) total += 'bytes' in source ? source.bytes.length : source.length
   return total
+}
+
+function filesOf(weights: Weights): Set<string> {
+  const files = new Set<string>()
+  for (const { source } of weights.values()) if ('file' in source) files.add(source.file)
+  return files
 }
