@@ -5,7 +5,7 @@ import { openSafetensors, readTensorBytes, readTensorF32 } from '#tensor/safeten
 import type { Tensor } from '#tensor/tensor.ts'
 import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
 import type { Feed } from '#engine/backend.ts'
-import type { Weights, StoredTensor } from '#engine/weights/checkpoint.ts'
+import type { GraphWeights, Weights, StoredTensor } from '#engine/weights/checkpoint.ts'
 import type { Graph } from '#engine/onnx/graph-builder.ts'
 import { bindWeights } from '#engine/onnx/bind-weights.ts'
 
@@ -62,7 +62,7 @@ export async function weightsInMemory(weights: Weights, dtype: 'F32' | 'F16' = '
 /** One run of a graph on the CPU. */
 export async function runGraph(
   graph: Graph,
-  weights: Weights,
+  weights: GraphWeights,
   feeds: Record<string, Feed>,
 ): Promise<Record<string, Tensor>> {
   const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })

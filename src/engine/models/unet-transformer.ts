@@ -1,5 +1,5 @@
 import type { Value } from '../onnx/graph-builder.ts'
-import { attention, conv2d, gelu, groupNorm, layerNorm, linear, linearRows } from '../onnx/layers.ts'
+import { attention, conv2d, gelu, groupNorm, layerNorm, linear, linearHalf } from '../onnx/layers.ts'
 import type { UNetScope } from './unet-scope.ts'
 
 /** Epsilon of a transformer's own norms; diffusers fixes it whatever the UNet's norm_eps says. */
@@ -67,10 +67,7 @@ function gatedHalves({ g }: UNetScope, x: Value, path: string): [hidden: Value, 
     const [hidden, gate] = g.split('Split', [wide], halves, { attributes: { axis: 1, num_outputs: 2 } })
     return [hidden, gate]
   }
-  return [
-    linearRows(g, x, path, count * 2, { first: 0, count }),
-    linearRows(g, x, path, count * 2, { first: count, count }),
-  ]
+  return [linearHalf(g, x, path, count * 2, 0), linearHalf(g, x, path, count * 2, 1)]
 }
 
 function project(scope: UNetScope, x: Value, path: string, outFeatures: number, bias = true): Value {

@@ -2,6 +2,7 @@
 // with text_time conditioning. Reads top to bottom as the data flows: time embedding, down, middle, up, out.
 import { AppError } from '../../errors.ts'
 import type { FloatFormat } from '../backend.ts'
+import type { Quantization } from '../quantize/quantization.ts'
 import { GraphBuilder, type Graph, type Value } from '../onnx/graph-builder.ts'
 import { conv2d, groupNorm, linear, silu, upsample, type LayerOptions } from '../onnx/layers.ts'
 import type { UNetBlock, UNetConfig } from './unet-config.ts'
@@ -21,6 +22,8 @@ export type UNetGraphOptions = LayerOptions & {
   readonly loraTargets: ReadonlySet<string>
   /** Whether a ControlNet's residuals are inputs. */
   readonly controlResiduals: boolean
+  /** Layers that compute in 8-bit integers, with weights rounded for it (quantize/quantized-weights.ts); without it none do. */
+  readonly quantization?: Quantization | undefined
 }
 
 /**
@@ -32,7 +35,7 @@ export type UNetGraphOptions = LayerOptions & {
  */
 export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph {
   const { batch, height, width, textLength } = options
-  const g = new GraphBuilder('unet', options.precision, options.loraTargets)
+  const g = new GraphBuilder('unet', options.precision, options.loraTargets, options.quantization)
 
   // 1. inputs and the embedding of timestep, sizes and pooled text
   const sample = g.input('sample', [batch, config.inChannels, height, width])

@@ -2,16 +2,19 @@ import type { Arithmetic, Backend, FloatFormat, Session, SessionOptions } from '
 import { releasingPages } from '../backends/mapped-pages.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
 import type { Graph } from '../onnx/graph-builder.ts'
-import type { Weights } from '../weights/checkpoint.ts'
+import type { Quantization } from '../quantize/quantization.ts'
+import type { GraphWeights } from '../weights/checkpoint.ts'
 
 /** A component ready to be compiled: its weights are stored in the graph's number format. */
 export type NetworkSource<Config> = {
   readonly backend: Backend
   readonly config: Config
-  readonly weights: Weights
+  readonly weights: GraphWeights
   /** What the graph is emitted in. */
   readonly precision: FloatFormat
   readonly arithmetic: Arithmetic
+  /** What the weights are rounded for; absent: they are as the checkpoint has them. */
+  readonly quantization?: Quantization | undefined
 }
 
 /**
@@ -32,22 +35,25 @@ export async function createSession(
 }
 
 /** Whether weights are so large that repacking them costs more than it gains. */
-export function areLarge(weights: Weights): boolean {
+export function areLarge(weights: GraphWeights): boolean {
   return weightBytes(weights) > repackUpToBytes
 }
 
-/** Bytes of private memory that a component's weights may take: none where they stay mapped. */
-export function privateWeightBytes(weights: Weights): number {
-  return areLarge(weights) ? 0 : weightBytes(weights)
+/**
+ * Bytes of private memory that a component's weights may take: none where they stay mapped, all where they are rounded,
+ * since their kernels are only quick with weights that they have packed themselves.
+ */
+export function privateWeightBytes(weights: GraphWeights, quantization?: Quantization): number {
+  return areLarge(weights) && !quantization ? 0 : weightBytes(weights)
 }
 
-function weightBytes(weights: Weights): number {
+function weightBytes(weights: GraphWeights): number {
   let total = 0
   for (const { source } of weights.values()) total += 'bytes' in source ? source.bytes.length : source.length
   return total
 }
 
-function filesOf(weights: Weights): Set<string> {
+function filesOf(weights: GraphWeights): Set<string> {
   const files = new Set<string>()
   for (const { source } of weights.values()) if ('file' in source) files.add(source.file)
   return files

@@ -52,7 +52,8 @@ export class TextEncoder implements AsyncDisposable {
   ): Promise<TextEncoder> {
     const { config, precision, weights } = source
     const tokenTable = weights.get(tokenEmbeddingKey)
-    if (!tokenTable) throw new AppError('missing_tensors', `text encoder: ${tokenEmbeddingKey} is missing`)
+    if (!tokenTable || tokenTable.dtype === 'I8')
+      throw new AppError('missing_tensors', `text encoder: ${tokenEmbeddingKey} is missing`)
     const pooled = config.projectionDim !== null
     const { chunks: batch, skipLayers } = options
     const graph = clipTextGraph(config, { precision, batch, skipLayers, pooled, loraTargets })

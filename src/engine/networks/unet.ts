@@ -48,7 +48,7 @@ export class UNet implements AsyncDisposable {
     options: UNetOptions,
     loraTargets: ReadonlySet<string> = new Set(),
   ): Promise<UNet> {
-    const { backend, config, precision } = source
+    const { backend, config, precision, quantization } = source
     const graph = unetGraph(config, {
       ...options,
       precision,
@@ -56,11 +56,16 @@ export class UNet implements AsyncDisposable {
       attention: backend.device === 'webgpu' ? 'plain' : 'fused',
       loraTargets,
       controlResiduals: false,
+      quantization,
     })
     return new UNet(
       config,
       options.batch,
-      await createSession(source, graph, { weightsInPlace: areLarge(source.weights), keepActivations: true }),
+      // Kernels of rounded weights are only quick with weights that they have packed themselves.
+      await createSession(source, graph, {
+        weightsInPlace: areLarge(source.weights) && !quantization,
+        keepActivations: true,
+      }),
       loraTargets,
     )
   }

@@ -3,6 +3,7 @@
 import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import type { FloatFormat } from '../backend.ts'
+import type { Quantization } from '../quantize/quantization.ts'
 import type { Attribute, ElementType, NodeProto, TensorProto, ValueInfoProto } from './proto.ts'
 
 /** What a node computes: its name in the graph and its shape. */
@@ -15,8 +16,10 @@ export type WeightUse = {
   readonly shape: readonly number[]
   /** The shape that the graph reads the same bytes as, such as (C, 1, 1) for a bias over (B, C, H, W). */
   readonly readAs: readonly number[]
-  /** The first row that is read; `readAs` says how many. */
+  /** The first row that is read; `readAs` says how many elements. */
   readonly firstRow: number
+  /** `graph`: the graph's own number format. */
+  readonly format: 'graph' | 'int8'
 }
 
 /** A network without its weights' bytes; {@link bindWeights} turns it into a model. */
@@ -43,17 +46,28 @@ export class GraphBuilder {
   readonly precision: FloatFormat
   /** Paths of linears and convolutions that take a low-rank branch from the inputs, see layers.ts. */
   readonly loraTargets: ReadonlySet<string>
+  /** Which layers compute in 8-bit integers; absent: none. */
+  readonly quantization: Quantization | undefined
   readonly #nodes: NodeProto[] = []
   readonly #constants = new Map<string, TensorProto>()
   readonly #weights = new Map<string, WeightUse>()
   readonly #inputs: ValueInfoProto[] = []
   readonly #outputs: ValueInfoProto[] = []
+  readonly #shared = new Map<string, readonly Value[]>()
   #count = 0
 
-  constructor(name: string, precision: FloatFormat, loraTargets: ReadonlySet<string> = new Set()) {
+  constructor(
+    name: string,
+    precision: FloatFormat,
+    loraTargets: ReadonlySet<string> = new Set(),
+    quantization?: Quantization,
+  ) {
+    if (quantization && precision !== 'fp32')
+      throw new AppError('internal', `${name}: a quantised graph is fp32 where it is not int8`)
     this.name = name
     this.precision = precision
     this.loraTargets = loraTargets
+    this.quantization = quantization
   }
 
   /** The element type of weights and activations. */
@@ -86,7 +100,7 @@ export class GraphBuilder {
 
   /** The weight under a state-dict key, optionally read as another shape of as many elements. */
   weight(key: string, shape: readonly number[], readAs: readonly number[] = shape): Value {
-    return this.#weight(key, { key, shape, readAs, firstRow: 0 })
+    return this.#weight(key, { key, shape, readAs, firstRow: 0, format: 'graph' })
   }
 
   /** Rows `first` to `first + count` of the weight under a state-dict key. */
@@ -96,7 +110,14 @@ export class GraphBuilder {
       shape,
       readAs: [count, ...shape.slice(1)],
       firstRow: first,
+      format: 'graph',
     })
+  }
+
+  /** The rounded weight under a key, or a range of its rows. */
+  int8Weight(key: string, shape: readonly number[], readAs: readonly number[] = shape, firstRow = 0): Value {
+    const name = readAs === shape ? key : `${key}[${firstRow}]`
+    return this.#weight(name, { key, shape, readAs, firstRow, format: 'int8' })
   }
 
   /** A one-dimensional int64 constant: a shape, axes, indexes. */
@@ -113,6 +134,21 @@ export class GraphBuilder {
     const data = new Uint8Array(array.buffer)
     this.#constants.set(name, { name, type: this.floatType, shape, data })
     return { name, shape }
+  }
+
+  /** A small constant of unsigned bytes. */
+  bytes(name: string, shape: readonly number[], values: readonly number[]): Value {
+    this.#constants.set(name, { name, type: 'uint8', shape, data: Uint8Array.from(values) })
+    return { name, shape }
+  }
+
+  /** The values that `make` adds under a key, which are added once however often they are asked for. */
+  once(key: string, make: () => readonly Value[]): readonly Value[] {
+    const known = this.#shared.get(key)
+    if (known) return known
+    const values = make()
+    this.#shared.set(key, values)
+    return values
   }
 
   /** The scale factors of a Resize, which are fp32 in every precision. */

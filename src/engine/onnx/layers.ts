@@ -2,6 +2,7 @@
 // (docs/numerics.md has the measurements). `path` is the module's path in diffusers' state dict.
 import { AppError } from '../../errors.ts'
 import type { GraphBuilder, Value } from './graph-builder.ts'
+import { int8Conv2d, int8Linear } from './int8-layers.ts'
 
 /** How a network's graph is emitted, beyond its configuration. */
 export type LayerOptions = {
@@ -11,7 +12,8 @@ export type LayerOptions = {
 
 /**
  * y = x·Wᵀ + b over rows. (N, in) → (N, out). Where `path` is a LoRA target, x·A·B is added: A (in, r) and B (r, out)
- * are the inputs `<path>.lora_A` and `<path>.lora_B`, alpha / rank and strength folded into B.
+ * are the inputs `<path>.lora_A` and `<path>.lora_B`, alpha / rank and strength folded into B. Where the graph is
+ * quantised at `path`, x·Wᵀ is computed in 8-bit integers, the branch is not.
  */
 export function linear(
   g: GraphBuilder,
@@ -21,9 +23,14 @@ export function linear(
   { bias = true }: { bias?: boolean } = {},
 ): Value {
   const [rows, inFeatures] = x.shape as [number, number]
-  const weight = g.weight(`${path}.weight`, [outFeatures, inFeatures])
-  const inputs = bias ? [x, weight, g.weight(`${path}.bias`, [outFeatures])] : [x, weight]
-  const y = g.node('Gemm', inputs, [rows, outFeatures], { attributes: { transB: 1 }, name: path })
+  const layer = g.quantization?.layers.get(path)
+  let y: Value
+  if (layer) y = int8Linear(g, x, layer, path, outFeatures, { bias })
+  else {
+    const weight = g.weight(`${path}.weight`, [outFeatures, inFeatures])
+    const inputs = bias ? [x, weight, g.weight(`${path}.bias`, [outFeatures])] : [x, weight]
+    y = g.node('Gemm', inputs, [rows, outFeatures], { attributes: { transB: 1 }, name: path })
+  }
   if (!g.loraTargets.has(path)) return y
   const a = g.input(`${path}.lora_A`, [inFeatures, `${path}.rank`])
   const b = g.input(`${path}.lora_B`, [`${path}.rank`, outFeatures])
@@ -32,15 +39,13 @@ export function linear(
   return g.node('Gemm', [down, b, y], [rows, outFeatures], { name: path })
 }
 
-/** Rows `first` to `first + count` of a linear with `outFeatures`, without computing the others. (N, in) → (N, count) */
-export function linearRows(
-  g: GraphBuilder,
-  x: Value,
-  path: string,
-  outFeatures: number,
-  { first, count }: { first: number; count: number },
-): Value {
+/** One of two halves of a linear's `outFeatures`, without computing the other. (N, in) → (N, outFeatures / 2) */
+export function linearHalf(g: GraphBuilder, x: Value, path: string, outFeatures: number, index: 0 | 1): Value {
+  const layer = g.quantization?.layers.get(path)
+  if (layer) return int8Linear(g, x, layer, path, outFeatures, { share: { index, of: 2 } })
   const [rows, inFeatures] = x.shape
+  const count = outFeatures / 2
+  const first = index * count
   const weight = g.weightRows(`${path}.weight`, [outFeatures, inFeatures], first, count)
   const bias = g.weightRows(`${path}.bias`, [outFeatures], first, count)
   return g.node('Gemm', [x, weight, bias], [rows, count], { attributes: { transB: 1 }, name: path })
@@ -62,15 +67,20 @@ export function conv2d(
   const padEnd = options.padEnd ?? padding
   const [batch, inChannels, height, width] = x.shape as [number, number, number, number]
   const out = (size: number): number => Math.floor((size + padding + padEnd - kernel) / stride) + 1
-  const weight = g.weight(`${path}.weight`, [outChannels, inChannels, kernel, kernel])
-  const bias = g.weight(`${path}.bias`, [outChannels])
-  const size = [out(height), out(width)]
+  const size = [out(height), out(width)] as const
   const attributes = {
     kernel_shape: [kernel, kernel],
     strides: [stride, stride],
     pads: [padding, padding, padEnd, padEnd],
   }
-  const y = g.node('Conv', [x, weight, bias], [batch, outChannels, ...size], { attributes, name: path })
+  const layer = g.quantization?.layers.get(path)
+  let y: Value
+  if (layer) y = int8Conv2d(g, x, layer, path, outChannels, { kernel, stride, padding, padEnd, size })
+  else {
+    const weight = g.weight(`${path}.weight`, [outChannels, inChannels, kernel, kernel])
+    const bias = g.weight(`${path}.bias`, [outChannels])
+    y = g.node('Conv', [x, weight, bias], [batch, outChannels, ...size], { attributes, name: path })
+  }
   if (!g.loraTargets.has(path)) return y
   const a = g.input(`${path}.lora_A`, [`${path}.rank`, inChannels, kernel, kernel])
   const b = g.input(`${path}.lora_B`, [outChannels, `${path}.rank`, 1, 1])

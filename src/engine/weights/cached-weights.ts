@@ -6,20 +6,21 @@ import { openSafetensors } from '#tensor/safetensors.ts'
 import { AppError } from '../../errors.ts'
 import { cacheFault, makeFolder } from './cache-folder.ts'
 import { withLock } from './cache-lock.ts'
-import type { Weights } from './checkpoint.ts'
+import type { GraphWeights, Weights } from './checkpoint.ts'
 import { evictPrepared, holdPrepared } from './prepared-files.ts'
 
 /** Part of every cached file's name: raised when the same checkpoint has to be prepared differently. */
 export const WEIGHTS_VERSION = 1
 
 /** Weights to compile a network from; dispose of them when the network is closed, so that their file may be evicted. */
-export type PreparedWeights = Disposable & { readonly weights: Weights }
+export type PreparedWeights<W extends GraphWeights = Weights> = Disposable & { readonly weights: W }
 
 /** What a file of the cache is to hold. */
 export type CachedFile = {
   /** 64 hexadecimal digits that tell the contents. */
   readonly hash: string
-  readonly dtype: 'F32' | 'F16'
+  /** What the file's name says of its number format. */
+  readonly dtype: 'F32' | 'F16' | 'I8'
   readonly layout: SafetensorsLayout
   /** What it is prepared from, for messages. */
   readonly name: string
@@ -34,17 +35,34 @@ export type CacheOptions = {
   readonly limitBytes: number
 }
 
+/** The weights of a file of the cache whose tensors are all in its number format, see {@link cachedFile}. */
+export async function cachedWeights(
+  wanted: CachedFile & { readonly dtype: 'F32' | 'F16' },
+  options: CacheOptions,
+  write: (handle: FileHandle) => Promise<void>,
+  freeBytes?: (folder: string) => Promise<number>,
+): Promise<PreparedWeights> {
+  const cached = await cachedFile(wanted, options, write, freeBytes)
+  const weights: Weights = new Map(
+    [...wanted.layout.tensors].map(([key, { shape, offset, length }]) => [
+      key,
+      { dtype: wanted.dtype, shape, source: { file: cached.file, offset, length } },
+    ]),
+  )
+  return { weights, [Symbol.dispose]: () => cached[Symbol.dispose]() }
+}
+
 /**
- * The weights of a file of the cache, which `write` makes where it is not there yet, while others wait. Map them soon:
+ * The path of a file of the cache, which `write` makes where it is not there yet, while others wait. Map it soon:
  * another process may evict a file that was not used for ten seconds. `freeBytes` tells what the folder's disk has
  * left. Throws `disk_full`, `cache_unwritable` and whatever `write` throws.
  */
-export async function cachedWeights(
+export async function cachedFile(
   { hash, dtype, layout, name }: CachedFile,
   { cacheDir, scratchDir, limitBytes }: CacheOptions,
   write: (handle: FileHandle) => Promise<void>,
   freeBytes: (folder: string) => Promise<number> = freeDiskBytes,
-): Promise<PreparedWeights> {
+): Promise<Disposable & { readonly file: string }> {
   if (!/^[0-9a-f]{64}$/.test(hash)) throw new AppError('internal', `hash: "${hash}" is not 64 hexadecimal digits`)
   const folder = path.resolve(cacheDir, 'weights')
   const target = path.join(folder, `${hash}-${dtype}-v${WEIGHTS_VERSION}.safetensors`)
@@ -64,13 +82,7 @@ export async function cachedWeights(
     release()
     throw cacheFault(error, folder)
   }
-  const weights: Weights = new Map(
-    [...layout.tensors].map(([key, { shape, offset, length }]) => [
-      key,
-      { dtype, shape, source: { file: target, offset, length } },
-    ]),
-  )
-  return { weights, [Symbol.dispose]: release }
+  return { file: target, [Symbol.dispose]: release }
 }
 
 /** Write a file of the scratch folder, and rename it into place once it is safely on disk. */

@@ -19,6 +19,12 @@ export type StoredTensor = {
 /** diffusers' state-dict key → where the tensor lies. */
 export type Weights = ReadonlyMap<string, StoredTensor>
 
+/** A tensor as a graph reads it: of a checkpoint, or rounded to 8-bit integers. */
+export type GraphTensor = StoredTensor | (Omit<StoredTensor, 'dtype'> & { readonly dtype: 'I8' })
+
+/** Key → where the tensor lies, for a graph. */
+export type GraphWeights = ReadonlyMap<string, GraphTensor>
+
 export const componentNames = ['textEncoder', 'textEncoder2', 'unet', 'vae'] as const
 export type ComponentName = (typeof componentNames)[number]
 

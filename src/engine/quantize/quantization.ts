@@ -1,0 +1,65 @@
+// Which layers of a network compute in 8-bit integers, and how their inputs become such: x ≈ scale · (q − zeroPoint), with
+// weights w ≈ scale · q of their own scale for each output channel.
+import { createHash } from 'node:crypto'
+
+/** A range of values known beforehand as 256 steps: x ≈ scale · (q − zeroPoint), q in 0..255. */
+export type InputRange = { readonly scale: number; readonly zeroPoint: number }
+
+/** How one layer's input is rounded. */
+export type QuantizedLayer = {
+  /** Null: each row of a linear (each whole input of a convolution) by its own largest value, as it comes. */
+  readonly range: InputRange | null
+  /** One factor an input channel that the input is divided and the weight multiplied by (arXiv 2211.10438); null: none. */
+  readonly smoothing: readonly number[] | null
+}
+
+/** Path of a linear or convolution → how it computes; layers that are not in it compute in the graph's own numbers. */
+export type QuantizedLayers = ReadonlyMap<string, QuantizedLayer>
+
+/** How a network is quantised. */
+export type Quantization = {
+  readonly layers: QuantizedLayers
+  /**
+   * `columns`: weights lie as a right-hand matrix (in, out), as onnxruntime's kernels want them; `rows`: as in the
+   * checkpoint (out, in), between QuantizeLinear and DequantizeLinear, which OpenVINO fuses with the layer.
+   */
+  readonly weightLayout: 'columns' | 'rows'
+  /** Largest absolute value of a rounded weight: 127, or 64 where the CPU adds pairs of products in 16 bits. */
+  readonly weightLimit: 127 | 64
+}
+
+/**
+ * Layers whose rounding costs more than it gains: the first and last convolution, what runs over one row a picture, and
+ * shortcuts and downsamplers. The latter take a hundredth of the time, and since no norm stands before them and their
+ * results reach the last block by the skip connections, they made most of the whole network's error.
+ */
+const floatLayers =
+  /^(?:conv_in|conv_out|time_embedding\..*|add_embedding\..*|.*\.(?:time_emb_proj|conv_shortcut|downsamplers\.0\.conv))$/
+
+/** Paths of the linears and convolutions of a UNet that can be quantised, out of the shapes of its tensors. */
+export function quantizableLayers(tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>): string[] {
+  const paths: string[] = []
+  for (const [key, { shape }] of tensors) {
+    if (!key.endsWith('.weight') || shape.length < 2) continue
+    const path = key.slice(0, -'.weight'.length)
+    if (!floatLayers.test(path)) paths.push(path)
+  }
+  return paths
+}
+
+/** Every layer that can be, by ranges that are found as the values come: what needs no calibration. */
+export function dynamicLayers(tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>): QuantizedLayers {
+  return new Map(quantizableLayers(tensors).map((path) => [path, { range: null, smoothing: null }]))
+}
+
+/** A digest of all that the rounded weights depend on, beside the weights themselves. */
+export function quantizationDigest({ layers, weightLayout, weightLimit }: Quantization): string {
+  const hash = createHash('sha256').update(`${weightLayout} ${weightLimit}`)
+  for (const path of [...layers.keys()].sort()) hash.update(`\n${path} ${layers.get(path)!.smoothing?.join() ?? ''}`)
+  return hash.digest('hex')
+}
+
+/** Into how many parts a linear's outputs are stored, each of them a matrix of its own: a gated projection into two. */
+export function outputParts(path: string): 1 | 2 {
+  return path.endsWith('.ff.net.0.proj') ? 2 : 1
+}

@@ -1,0 +1,120 @@
+// UNets whose weights and inputs are rounded to 8-bit integers, against the same networks in fp32.
+import path from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { timeProjection } from '#engine/models/time-embedding.ts'
+import { unetGraph, type UNetGraphOptions } from '#engine/models/unet.ts'
+import type { UNetConfig } from '#engine/models/unet-config.ts'
+import { dynamicLayers, quantizableLayers, type Quantization } from '#engine/quantize/quantization.ts'
+import type { Checkpoint } from '#engine/weights/checkpoint.ts'
+import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
+import { TorchGenerator } from '#tensor/random.ts'
+import type { Tensor } from '#tensor/tensor.ts'
+import { relativeError, runGraph, weightsInMemory } from '../../support/golden.ts'
+import { quantizedUNet } from '../../support/quantized-unet.ts'
+
+const root = path.join(import.meta.dirname, '../../..')
+/**
+ * Folder of a model, and the relative error that its int8 UNet may have at most. tiny-b's weights are random: each of its
+ * layers adds its half per cent, where a trained model's errors fade on the way.
+ */
+const models = {
+  'tiny-b': { folder: path.join(root, 'test/golden/models/tiny-b'), tolerance: 4.5e-2 },
+  pocket: { folder: path.join(root, 'models/pocket'), tolerance: 3e-3 },
+}
+/** A network that is nearer to fp32 has not been rounded. */
+const leastError = 1e-3
+
+const quantizationOf = ({ unet }: Checkpoint, weightLimit: 127 | 64 = 127): Quantization => ({
+  layers: dynamicLayers(unet.weights),
+  weightLayout: 'columns',
+  weightLimit,
+})
+
+const sizes = { height: 18, width: 16, batch: 1, textLength: 77 }
+type Sizes = typeof sizes
+
+function inputsOf(config: UNetConfig, { batch, height, width, textLength }: Sizes): Record<string, Tensor> {
+  const generator = new TorchGenerator(3)
+  return {
+    sample: generator.randn([batch, config.inChannels, height, width]),
+    encoder_hidden_states: generator.randn([batch, textLength, config.crossAttentionDim]),
+    time_proj: timeProjection(config, 601, batch),
+    add_embeds: generator.randn([batch, config.addEmbeddingInputDim]),
+  }
+}
+
+const optionsOf = (options: Sizes): UNetGraphOptions => ({
+  ...options,
+  precision: 'fp32',
+  attention: 'fused',
+  loraTargets: new Set<string>(),
+  controlResiduals: false,
+})
+
+describe.each(Object.entries(models))('%s', (_, { folder, tolerance }) => {
+  test.each([
+    ['one picture', sizes],
+    ['two pictures and two chunks of text', { ...sizes, batch: 2, textLength: 154 }],
+  ])('%s', async (_name, size) => {
+    const checkpoint = await openCheckpoint(folder)
+    const { config } = checkpoint.unet
+    const quantization = quantizationOf(checkpoint)
+    const rounded = await quantizedUNet(checkpoint, quantization)
+    const feeds = inputsOf(config, size)
+    const options = optionsOf(size)
+    const exact = await runGraph(unetGraph(config, options), await weightsInMemory(checkpoint.unet.weights), feeds)
+    const int8 = await runGraph(unetGraph(config, { ...options, quantization }), rounded, feeds)
+    const error = relativeError(int8['noise_pred'], exact['noise_pred'])
+    expect(error).toBeLessThan(tolerance)
+    expect(error).toBeGreaterThan(leastError)
+  })
+
+  test('with branches of LoRAs and the residuals of a ControlNet', async () => {
+    const checkpoint = await openCheckpoint(folder)
+    const { config, weights } = checkpoint.unet
+    const quantization = quantizationOf(checkpoint)
+    const rounded = await quantizedUNet(checkpoint, quantization)
+    const loraTargets = new Set(quantizableLayers(weights))
+    const options = { ...optionsOf(sizes), loraTargets, controlResiduals: true }
+    const graph = unetGraph(config, { ...options, quantization })
+    expect(loraTargets.size).toBeGreaterThan(20)
+    const generator = new TorchGenerator(5)
+    const feeds: Record<string, Tensor> = inputsOf(config, sizes)
+    const rank = 5
+    for (const { name, shape } of graph.inputs) {
+      if (name in feeds) continue
+      const filled = shape.map((size) => (typeof size === 'string' ? rank : size))
+      const value = generator.randn(filled)
+      const size = name.includes('.lora_') ? 0.1 : 0.3
+      feeds[name] = { shape: filled, data: value.data.map((x) => x * size) }
+    }
+    const exact = await runGraph(unetGraph(config, options), await weightsInMemory(weights), feeds)
+    const bare = await runGraph(
+      unetGraph(config, optionsOf(sizes)),
+      await weightsInMemory(weights),
+      inputsOf(config, sizes),
+    )
+    const int8 = await runGraph(graph, rounded, feeds)
+    expect(relativeError(exact['noise_pred'], bare['noise_pred'])).toBeGreaterThan(0.1)
+    const error = relativeError(int8['noise_pred'], exact['noise_pred'])
+    expect(error).toBeLessThan(tolerance)
+    expect(error).toBeGreaterThan(leastError)
+  })
+})
+
+test('weights of at most 64, for processors that add pairs of products in 16 bits', async () => {
+  const checkpoint = await openCheckpoint(models.pocket.folder)
+  const { config, weights } = checkpoint.unet
+  const feeds = inputsOf(config, sizes)
+  const options = optionsOf(sizes)
+  const exact = await runGraph(unetGraph(config, options), await weightsInMemory(weights), feeds)
+  const errors: number[] = []
+  for (const weightLimit of [127, 64] as const) {
+    const quantization = quantizationOf(checkpoint, weightLimit)
+    const rounded = await quantizedUNet(checkpoint, quantization)
+    const int8 = await runGraph(unetGraph(config, { ...options, quantization }), rounded, feeds)
+    errors.push(relativeError(int8['noise_pred'], exact['noise_pred']))
+  }
+  expect(errors[1]).toBeGreaterThan(errors[0])
+  expect(errors[1]).toBeLessThan(4e-3)
+})
