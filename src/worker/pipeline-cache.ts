@@ -11,12 +11,11 @@ import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
 import { readBranches, type LoraBranches } from '#engine/weights/lora/lora-branches.ts'
-import { mergeWeights } from '#engine/weights/lora/merged-weights.ts'
 import { variantOf, type NetworkLoras } from '#engine/weights/lora/network-loras.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
-import type { PreparedWeights } from '#engine/weights/cached-weights.ts'
-import { prepareWeights } from '#engine/weights/prepared-cache.ts'
 import { chooseEngine, networkArithmetic } from './engine-choice.ts'
+import { networkQuantization } from './network-quantization.ts'
+import { networkWeights } from './network-weights.ts'
 import { ownMemory } from './private-memory.ts'
 import type { EngineChoice, EngineSettings, Progress } from './protocol.ts'
 
@@ -47,7 +46,7 @@ type CachedNetwork = AsyncDisposable & { setLoras?(branches: LoraBranches): void
 /** A network, its hold on the files that it is mapped from, and the LoRAs behind its branches. */
 type LoadedNetwork = {
   readonly network: CachedNetwork
-  readonly prepared: PreparedWeights
+  readonly prepared: Disposable
   branchHash: string | null
 }
 
@@ -169,15 +168,21 @@ export class PipelineCache implements AsyncDisposable {
       await this.#setBranches(key, known, loras)
       return known.network as Network
     }
-    const dtype = precision === 'fp16' ? 'F16' : 'F32'
-    const prepared = await this.#prepare(component, hash, dtype, loras, onProgress)
+    const quantization = await networkQuantization(component, choice)
+    const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
+    const report = (doneBytes: number, totalBytes: number): void =>
+      onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })
+    const prepared = await networkWeights(
+      { component, hash, precision, quantization, loras },
+      { cacheDir, scratchDir, limitBytes, onProgress: report },
+    )
     const { weights } = prepared
     try {
       if (loras !== null) await this.#closeVariants(`${plainKey} loras `)
-      await this.makeRoom(activationBytes + privateWeightBytes(weights))
+      await this.makeRoom(activationBytes + privateWeightBytes(weights, quantization))
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
-        { backend: this.#backend, config: component.config, weights, precision, arithmetic },
+        { backend: this.#backend, config: component.config, weights, precision, arithmetic, quantization },
         options,
         new Set(loras?.targets),
       )
@@ -189,22 +194,6 @@ export class PipelineCache implements AsyncDisposable {
       if (!this.#networks.has(key)) prepared[Symbol.dispose]()
       throw error
     }
-  }
-
-  /** The weights in the precision's format, with what LoRAs add to them. */
-  async #prepare(
-    component: Component<object>,
-    hash: string,
-    dtype: 'F32' | 'F16',
-    loras: NetworkLoras | null,
-    onProgress: (progress: Progress) => void,
-  ): Promise<PreparedWeights> {
-    const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
-    const report = (doneBytes: number, totalBytes: number): void =>
-      onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })
-    const options = { dtype, cacheDir, scratchDir, limitBytes, onProgress: report }
-    const prepared = await prepareWeights(component, hash, options)
-    return loras?.merge ? await mergeWeights(component, hash, prepared, loras.merge, options) : prepared
   }
 
   /** Give a network the branches of a task's LoRAs, unless it has them. */
