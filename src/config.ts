@@ -39,6 +39,7 @@ const otherVariables = [
   'SEPIA_MODEL',
   'SEPIA_REFINER',
   'SEPIA_CACHE',
+  'SEPIA_OPENVINO',
   'SEPIA_DATA',
   'SEPIA_TOKEN',
   'SEPIA_METRICS_TOKEN',
@@ -56,6 +57,7 @@ const otherVariables = [
   'XDG_CACHE_HOME',
   'XDG_DATA_HOME',
   'LOCALAPPDATA',
+  'VIRTUAL_ENV',
 ] as const
 
 type Variable = (typeof otherVariables)[number] | (typeof serviceVariables)[ServiceOption]
@@ -91,6 +93,8 @@ export type Config = {
     /** Tokens by the names that requests call them by. */
     readonly hub: { readonly endpoint: string; readonly tokens: Readonly<Record<string, string>> } | null
   }
+  /** Where OpenVINO's libraries are looked for: in `folder` alone where it is set. */
+  readonly openvino: { readonly folder: string | null; readonly virtualEnv: string | null; readonly home: string }
   /** Where the command itself looks for repositories, and its user's token. */
   readonly hub: { readonly endpoint: string; readonly token: string | null }
   /** The first account's token, made up when null. */
@@ -119,6 +123,11 @@ export function resolveConfig(env: Env, system = { platform: platform(), home: h
     databaseUrl: env.DATABASE_URL || null,
     s3: s3Of(env),
     remote: Object.freeze({ urls: urlsOf(env), hub: serverHubOf(env) }),
+    openvino: Object.freeze({
+      folder: env.SEPIA_OPENVINO ? path.resolve(env.SEPIA_OPENVINO) : null,
+      virtualEnv: env.VIRTUAL_ENV || null,
+      home: system.home,
+    }),
     hub: Object.freeze({ endpoint: endpointOf(env), token: env.HF_TOKEN || null }),
     firstToken: env.SEPIA_TOKEN || null,
     metricsToken: env.SEPIA_METRICS_TOKEN || null,

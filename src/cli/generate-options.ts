@@ -10,6 +10,7 @@ import type { EngineSettings, GenerateTask, TaskFiles } from '#worker/protocol.t
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
 import type { AssetOptions } from './asset-references.ts'
+import { openvinoFolders } from './backend-places.ts'
 import { byteSize, numberAbove, numberFrom, oneOf, wholeNumber } from './option-values.ts'
 import type { StartOptions } from './start-options.ts'
 
@@ -21,6 +22,7 @@ export type EngineOptions = {
   readonly threads?: string
   readonly cache?: string
   readonly cacheLimit?: string
+  readonly data?: string
 }
 
 /** The options of `sepia generate`, as typed. */
@@ -57,7 +59,7 @@ const defaultHighNoiseFrac = '0.8'
 
 /** Check the options that concern the machine rather than the picture. Throws `bad_argument`. */
 export function resolveEngine(options: Partial<EngineOptions>, config: Config): EngineOrder {
-  const { backend = 'auto', precision = 'auto', device = 'cpu', threads, cache, cacheLimit } = options
+  const { backend = 'auto', precision = 'auto', device = 'cpu', threads, cache, cacheLimit, data } = options
   // More threads than cores wait for each other in busy loops.
   const cores = availableParallelism()
   if (cache === '') throw new AppError('bad_argument', '--cache must be a folder, got ""')
@@ -65,6 +67,7 @@ export function resolveEngine(options: Partial<EngineOptions>, config: Config): 
     backend: oneOf('--backend', backend, ['auto', ...backendNames]),
     precision: oneOf('--precision', precision, ['auto', ...precisions]),
     device: oneOf('--device', device, devices),
+    openvinoFolders: openvinoFolders({ ...config, ...(data !== undefined && { dataDir: path.resolve(data) }) }),
     threads: threads === undefined ? cores : wholeNumber('--threads', threads, 1, cores),
     cacheDir: cache === undefined ? config.cacheDir : path.resolve(cache),
     cacheLimitBytes: cacheLimit === undefined ? config.cacheLimitBytes : byteSize('--cache-limit', cacheLimit),

@@ -9,6 +9,7 @@ import { variableOf, type Config, type ServiceOption } from '../config.ts'
 import { AppError } from '../errors.ts'
 import { logLevels } from '../logger.ts'
 import { shippedAssets } from './asset-places.ts'
+import { openvinoFolders } from './backend-places.ts'
 import { byteSize, oneOf, wholeNumber } from './option-values.ts'
 
 /** What serve and worker share, as typed. */
@@ -51,8 +52,9 @@ export function resolveOffice(options: OfficeOptions, config: Config): OfficeCon
   const value = reader(options, config)
   const cores = availableParallelism()
   const engines = value('engines', number(1, 64), 1)
+  const dataDir = options.data === undefined ? config.dataDir : folder('--data', options.data)
   return {
-    dataDir: options.data === undefined ? config.dataDir : folder('--data', options.data),
+    dataDir,
     databaseUrl: config.databaseUrl,
     s3: config.s3,
     model: options.model === undefined ? model('SEPIA_MODEL', config.modelPath) : model('--model', options.model),
@@ -62,6 +64,7 @@ export function resolveOffice(options: OfficeOptions, config: Config): OfficeCon
       device: value('device', name(devices), 'cpu'),
       backend: value('backend', name(['auto', ...backendNames]), 'auto'),
       precision: value('precision', name(['auto', ...precisions]), 'auto'),
+      openvinoFolders: openvinoFolders({ ...config, dataDir }),
       // The engines share the cores; more threads than cores wait for each other in busy loops.
       threads: value('threads', number(1, cores), Math.max(1, Math.floor(cores / engines))),
       cacheDir: options.cache === undefined ? config.cacheDir : folder('--cache', options.cache),

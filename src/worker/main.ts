@@ -31,7 +31,8 @@ serveRequests((settings): Engine => {
     },
     async choose() {
       const { chooseEngine } = await import('./engine-choice.ts')
-      return chooseEngine(settings)
+      const { backend, precision } = await chooseEngine(settings)
+      return { backend, precision }
     },
     async probe() {
       const { onnxruntimeVersion, probeProviders } = await import('#engine/backends/onnxruntime.ts')

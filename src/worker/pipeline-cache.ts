@@ -3,21 +3,20 @@
 // weights in another file are not loaded again.
 import { stat } from 'node:fs/promises'
 import type { PreviewProjection } from '#diffusion/preview.ts'
-import type { Backend } from '#engine/backend.ts'
-import { onnxruntimeBackend, tryBackend } from '#engine/backends/onnxruntime.ts'
+import { tryBackend } from '#engine/backends/try-backend.ts'
 import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
 import type { VaeConfig } from '#engine/models/vae-config.ts'
-import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Component, ComponentName } from '#engine/weights/checkpoint.ts'
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
 import { readBranches, type LoraBranches } from '#engine/weights/lora/lora-branches.ts'
 import { variantOf, type NetworkLoras } from '#engine/weights/lora/network-loras.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
-import { chooseEngine, networkArithmetic } from './engine-choice.ts'
+import { networkArithmetic, type ChosenEngine } from './engine-choice.ts'
 import { networkQuantization } from './network-quantization.ts'
 import { networkWeights } from './network-weights.ts'
+import { openEngine, type OpenEngine } from './open-backend.ts'
 import { ownMemory } from './private-memory.ts'
-import type { EngineChoice, EngineSettings, Progress } from './protocol.ts'
+import type { EngineSettings, Progress } from './protocol.ts'
 
 /** A model's files, opened and hashed. */
 export type OpenModel = {
@@ -64,7 +63,6 @@ const reserveBytes = 512 << 20
 
 export class PipelineCache implements AsyncDisposable {
   readonly settings: EngineSettings
-  readonly #backend: Backend
   readonly #checkpoints = new Map<string, { readonly signature: string; readonly checkpoint: Checkpoint }>()
   readonly #models = new WeakMap<Checkpoint, OpenModel>()
   /** In the order of use, the most recent last. */
@@ -72,25 +70,23 @@ export class PipelineCache implements AsyncDisposable {
   /** Content hash of a VAE → how its latents are shown. */
   readonly #previews = new Map<string, PreviewProjection>()
   readonly #availableBytes: () => number
-  #choice: Promise<EngineChoice> | null = null
+  #engine: Promise<OpenEngine> | null = null
   #tried: Promise<void> | null = null
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
   constructor(settings: EngineSettings, overrides: { freeBytes?: () => number } = {}) {
-    const { cacheDir, device, memoryLimitBytes, threads } = settings
+    const { memoryLimitBytes } = settings
     const freeBytes = overrides.freeBytes ?? (() => process.availableMemory())
     this.settings = settings
     this.#availableBytes = () => {
       const free = freeBytes() - reserveBytes
       return memoryLimitBytes === undefined ? free : Math.min(free, memoryLimitBytes - ownMemory())
     }
-    this.#backend = onnxruntimeBackend({ device, threads, externalDataRoot: externalDataRoot(cacheDir) })
   }
 
   /** What the networks are computed with. Throws `device_unavailable` when what the settings ask for cannot be had. */
-  async choice(): Promise<EngineChoice> {
-    this.#choice ??= chooseEngine(this.settings)
-    return await this.#choice
+  async choice(): Promise<ChosenEngine> {
+    return (await this.#open()).choice
   }
 
   /**
@@ -120,9 +116,9 @@ export class PipelineCache implements AsyncDisposable {
     const checkpoint = await this.checkpoint(path, servedModel)
     const known = this.#models.get(checkpoint)
     if (known) return known
-    await this.choice()
     // A device that does not work is told before the weights are read.
-    this.#tried ??= tryBackend(this.#backend)
+    const { backend } = await this.#open()
+    this.#tried ??= tryBackend(backend)
     await this.#tried
     const hashes = new Map<ComponentName, string>()
     for (const component of componentsOf(checkpoint))
@@ -142,6 +138,11 @@ export class PipelineCache implements AsyncDisposable {
     return { ...model, checkpoint: { ...model.checkpoint, vae }, hashes }
   }
 
+  #open(): Promise<OpenEngine> {
+    this.#engine ??= openEngine(this.settings)
+    return this.#engine
+  }
+
   #hash(component: Component<object>, onProgress: (progress: Progress) => void): Promise<string> {
     const { cacheDir, scratchDir } = this.settings
     const report = (doneBytes: number, totalBytes: number): void =>
@@ -157,8 +158,8 @@ export class PipelineCache implements AsyncDisposable {
   ): Promise<Network> {
     const { activationBytes, component, kind, loras = null, options } = request
     const hash = model.hashes.get(component.name)!
-    const choice = await this.choice()
-    const { precision, arithmetic } = networkArithmetic(component.name, choice.precision)
+    const { backend, choice } = await this.#open()
+    const { precision, arithmetic } = networkArithmetic(component.name, choice)
     const plainKey = `${kind} ${hash} ${precision} ${arithmetic} ${JSON.stringify(options)}`
     const key = loras === null ? plainKey : `${plainKey} loras ${variantOf(loras)}`
     const known = this.#networks.get(key)
@@ -182,7 +183,7 @@ export class PipelineCache implements AsyncDisposable {
       await this.makeRoom(activationBytes + privateWeightBytes(weights, quantization))
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
-        { backend: this.#backend, config: component.config, weights, precision, arithmetic, quantization },
+        { backend, config: component.config, weights, precision, arithmetic, quantization },
         options,
         new Set(loras?.targets),
       )

@@ -1,10 +1,10 @@
-import type { GenerateTask, TaskStart } from './protocol.ts'
+import type { EngineChoice, GenerateTask, TaskStart } from './protocol.ts'
 
-/** Identities of the weights that a picture was made with. */
-export type ModelHashes = { readonly model: string; readonly refiner: string | null }
+/** Identities of the weights that a picture was made with, and what computed it. */
+export type MadeWith = EngineChoice & { readonly model: string; readonly refiner: string | null }
 
 /** What a PNG says of how it was made: one text chunk a parameter, enough to make the picture again. */
-export function pngText(task: GenerateTask, seed: number, hashes: ModelHashes): Record<string, string> {
+export function pngText(task: GenerateTask, seed: number, made: MadeWith): Record<string, string> {
   const optional = {
     prompt_2: task.prompt2,
     negative_prompt: task.negativePrompt,
@@ -27,8 +27,10 @@ export function pngText(task: GenerateTask, seed: number, hashes: ModelHashes): 
       textual_inversions: task.textualInversions.map(({ asset, trigger }) => `${asset}:${trigger}`).join(', ') || null,
       vae: task.vae,
     }),
-    model_hash: hashes.model,
-    ...given({ refiner_hash: hashes.refiner, high_noise_frac: task.refiner?.denoisingEnd ?? null }),
+    precision: made.precision,
+    backend: made.backend,
+    model_hash: made.model,
+    ...given({ refiner_hash: made.refiner, high_noise_frac: task.refiner?.denoisingEnd ?? null }),
   }
 }
 

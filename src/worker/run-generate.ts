@@ -5,8 +5,8 @@ import { unusedTriggers, type PromptInversion } from '#diffusion/prompt/trigger-
 import { vaeScaleFactor } from '#engine/models/vae-config.ts'
 import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#image/codec.ts'
 import type { Tensor } from '#tensor/tensor.ts'
-import type { OpenModel, PipelineCache } from './pipeline-cache.ts'
-import { pngText, type ModelHashes } from './png-text.ts'
+import type { PipelineCache } from './pipeline-cache.ts'
+import { pngText, type MadeWith } from './png-text.ts'
 import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
 import { AppError } from '../errors.ts'
 import { Stopwatch } from './stopwatch.ts'
@@ -58,8 +58,9 @@ export async function runGenerate(
   const ownModel = await pipelines.open(files.checkpoint, onProgress, files.servedModel)
   const opened = otherVae ? await pipelines.withVae(ownModel, otherVae, onProgress) : ownModel
   const refiner = refinerPath === null ? null : await pipelines.open(refinerPath, onProgress)
-  const hashes = hashesOf(opened, refiner)
-  if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, hashes))
+  const { backend, precision } = await pipelines.choice()
+  const made: MadeWith = { backend, precision, model: opened.modelHash, refiner: refiner?.modelHash ?? null }
+  if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, made))
 
   // 3. pictures
   const stepMs: number[] = []
@@ -86,7 +87,7 @@ export async function runGenerate(
       const painted = toPixels(withoutBatch(event.picture))
       context.onPainted?.(event.image, painted)
       if (isOneColour(painted)) warnings.add(`the picture of seed ${seed} has a single colour`)
-      await onImage(event.image, seed, await encode(pictures.finish(painted), task, seed, hashes))
+      await onImage(event.image, seed, await encode(pictures.finish(painted), task, seed, made))
     } else {
       if (isStepAfter(current, event)) stepMs.push(elapsedMs)
       current = await progressOf(event, preview)
@@ -95,9 +96,10 @@ export async function runGenerate(
   }
   watch.enter('load')
   return {
-    ...(await pipelines.choice()),
-    modelHash: hashes.model,
-    refinerHash: hashes.refiner,
+    backend,
+    precision,
+    modelHash: made.model,
+    refinerHash: made.refiner,
     timings: {
       loadMs: watch.ms('load'),
       encodePromptMs: watch.ms('encode'),
@@ -136,10 +138,6 @@ function pipelineOrder(task: GenerateTask, inversions: readonly PromptInversion[
   }
 }
 
-function hashesOf(opened: OpenModel, refiner: OpenModel | null): ModelHashes {
-  return { model: opened.modelHash, refiner: refiner?.modelHash ?? null }
-}
-
 /** Whether `event` tells of one more evaluation than `before`, so that the time between them is that evaluation's. */
 function isStepAfter(before: Progress, event: PipelineEvent): boolean {
   if (before.phase !== 'denoise' || event.phase !== 'denoise') return false
@@ -162,8 +160,8 @@ function withoutBatch({ shape, data }: Tensor): Tensor {
   return { shape: shape.slice(1), data }
 }
 
-async function encode(pixels: Pixels, task: GenerateTask, seed: number, hashes: ModelHashes): Promise<Uint8Array> {
-  return task.imageEncoding === 'png' ? encodePng(pixels, pngText(task, seed, hashes)) : encodeJpeg(pixels)
+async function encode(pixels: Pixels, task: GenerateTask, seed: number, made: MadeWith): Promise<Uint8Array> {
+  return task.imageEncoding === 'png' ? encodePng(pixels, pngText(task, seed, made)) : encodeJpeg(pixels)
 }
 
 /** At a guidance scale of 1 or below the reference never looks at the negative prompt; the user is told. */

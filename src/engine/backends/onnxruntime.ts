@@ -4,8 +4,7 @@ import { env, InferenceSession, listSupportedBackends, Tensor as OrtTensor } fro
 import type { Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import { backendDevices, type Backend, type Device, type Feed, type Session, type SessionOptions } from '../backend.ts'
-import { GraphBuilder } from '../onnx/graph-builder.ts'
-import { bindWeights } from '../onnx/bind-weights.ts'
+import { tryBackend } from './try-backend.ts'
 
 export type OnnxruntimeOptions = {
   readonly device: Device
@@ -35,19 +34,6 @@ export function onnxruntimeBackend(options: OnnxruntimeOptions): Backend {
     device,
     create: async (model, sessionOptions) => createSession(model, options, sessionOptions),
   }
-}
-
-/** Run a one-node graph; throws `device_unavailable` where the backend's device does not work. */
-export async function tryBackend(backend: Backend): Promise<void> {
-  const g = new GraphBuilder('probe', 'fp32')
-  g.output('y', g.input('x', [1]))
-  const model = bindWeights(g.finish(), new Map())
-  await using session = await backend.create(model, {
-    weightsInPlace: false,
-    keepActivations: false,
-    arithmetic: 'graph',
-  })
-  await session.run({ x: { shape: [1], data: new Float32Array(1) } })
 }
 
 /** Try each provider. */

@@ -93,3 +93,22 @@ function entriesOf(folder: string): readonly string[] {
     throw error
   }
 }
+
+/** Folders of the PyPI package `openvino` in an active environment, the user's and the system's Pythons. */
+export function pythonFolders(virtualEnv: string | null, home: string): readonly string[] {
+  const roots = [
+    ...(virtualEnv === null ? [] : [virtualEnv]),
+    path.join(home, '.local'),
+    '/usr/local',
+    '/opt/homebrew',
+    '/usr',
+  ]
+  const folders: string[] = []
+  for (const root of roots) {
+    folders.push(path.join(root, 'Lib', 'site-packages'))
+    for (const name of entriesOf(path.join(root, 'lib')))
+      if (/^python3(\.\d+)?$/.test(name))
+        for (const kind of ['site-packages', 'dist-packages']) folders.push(path.join(root, 'lib', name, kind))
+  }
+  return folders.map((site) => path.join(site, 'openvino', 'libs'))
+}

@@ -1,0 +1,24 @@
+import type { Backend } from '#engine/backend.ts'
+import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
+import { AppError } from '../errors.ts'
+import { chooseEngine, type ChosenEngine } from './engine-choice.ts'
+import type { EngineSettings } from './protocol.ts'
+
+/** What an engine process computes with, and why. */
+export type OpenEngine = { readonly choice: ChosenEngine; readonly backend: Backend }
+
+/** Open what the settings choose; the other library is not loaded. Throws `device_unavailable`. */
+export async function openEngine(settings: EngineSettings): Promise<OpenEngine> {
+  const choice = await chooseEngine(settings)
+  const { cacheDir, device, threads } = settings
+  const options = { threads, externalDataRoot: externalDataRoot(cacheDir) }
+  if (choice.backend === 'onnxruntime') {
+    const { onnxruntimeBackend } = await import('#engine/backends/onnxruntime.ts')
+    return { choice, backend: onnxruntimeBackend({ ...options, device }) }
+  }
+  const { openvinoBackend } = await import('#engine/backends/openvino.ts')
+  const { openvino } = choice
+  if (!openvino || 'fault' in openvino || device === 'cuda' || device === 'webgpu')
+    throw new AppError('internal', `engine: openvino was chosen for ${device} without being found`)
+  return { choice, backend: openvinoBackend({ ...options, device, place: openvino.place }) }
+}
