@@ -1,8 +1,10 @@
 // One evaluation of a checkpoint's UNet: seconds, load, memory; beside a prototype in the same minutes, and against torch.
 //
 //   node bench/unet.ts --model FILE|FOLDER [--sizes 1024,512] [--rounds 2] [--cache DIR] [--threads N]
+//                      [--backend onnxruntime|openvino] [--precision fp32|fp16|bf16|int8]
 //                      [--prototype FOLDER]   a folder with unet.js, run as `node unet.js f32 LATENTS 1 extended 1`
-//                      [--compare FILE]       inputs and noise_pred of `tools/reference/real_size.py forward`
+//                      [--compare FILE]       inputs and noise_pred of `tools/reference/real_size.py forward`;
+//                                             [--tolerance 1e-3] is the relative error that passes
 //
 // Every measurement is a process of its own with two evaluations; ours and the prototype's take turns, because the speed
 // of a machine drifts. The table gives the smallest time of all rounds.
@@ -11,6 +13,7 @@ import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { backendNames, precisions } from '#engine/backend.ts'
 import { addEmbeds } from '#engine/models/time-embedding.ts'
 import { UNet } from '#engine/networks/unet.ts'
 import { PipelineCache } from '#worker/pipeline-cache.ts'
@@ -27,6 +30,9 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '2' },
     cache: { type: 'string', default: '.bench-cache' },
     threads: { type: 'string', default: String(availableParallelism()) },
+    backend: { type: 'string', default: 'onnxruntime' },
+    precision: { type: 'string', default: 'fp32' },
+    tolerance: { type: 'string', default: '1e-3' },
     prototype: { type: 'string' },
     compare: { type: 'string' },
     once: { type: 'string' },
@@ -120,7 +126,7 @@ async function compare(model: string, file: string): Promise<void> {
     process.stdout.write(
       `UNet forward at ${width * 8}×${height * 8}: relative error ${relative.toExponential(2)}, largest ${largest.toExponential(2)}\n`,
     )
-    if (!(relative <= 1e-3)) process.exitCode = 1
+    if (!(relative <= Number(values.tolerance))) process.exitCode = 1
   })
 }
 
@@ -154,8 +160,8 @@ async function withUNet<T>(
   const scratchDir = await createScratch(cacheDir)
   const settings = {
     device: 'cpu',
-    backend: 'onnxruntime',
-    precision: 'fp32',
+    backend: oneOf('backend', values.backend, backendNames),
+    precision: oneOf('precision', values.precision, precisions),
     threads: Number(values.threads),
     cacheDir,
     cacheLimitBytes: 64e9,
@@ -171,6 +177,12 @@ async function withUNet<T>(
   } finally {
     await removeScratch(scratchDir)
   }
+}
+
+function oneOf<T extends string>(name: string, value: string, known: readonly T[]): T {
+  const found = known.find((one) => one === value)
+  if (!found) throw new Error(`--${name} is one of ${known.join(', ')}`)
+  return found
 }
 
 function prototype(folder: string, latents: number): Measurement {
