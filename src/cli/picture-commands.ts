@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import { samplerNames } from '#diffusion/samplers.ts'
 import { cacheHelp, optionWithDefault, type CommandContext } from './command-options.ts'
+import { concepts, type ConceptsOptions } from './concepts.ts'
 import { generate } from './generate.ts'
 import type { GenerateOptions } from './generate-options.ts'
 import { samplers, type SamplersOptions } from './samplers.ts'
@@ -110,8 +111,11 @@ export function addPictureCommands(program: Command, { terminal, config }: Comma
       '.png or .jpg file (-1, -2, … with --num) or a folder that is there (default: sepia-<seed>.png here)',
     )
     .option('--grid <file>', 'also save all pictures on one sheet, a .png or .jpg file')
-    .addOption(optionWithDefault('--precision <name>', 'auto, fp32, bf16, int8 or fp16; see sepia doctor', 'auto'))
-    .addOption(optionWithDefault('--backend <name>', 'auto, onnxruntime or openvino; see sepia backend', 'auto'))
+    .option(
+      '--precision <name>',
+      'auto, fp32, bf16, int8 or fp16; see sepia doctor (default: $SEPIA_PRECISION, else auto)',
+    )
+    .option('--backend <name>', 'auto, onnxruntime or openvino; see sepia backend (default: $SEPIA_BACKEND, else auto)')
     .addOption(optionWithDefault('--device <name>', 'cpu, cuda or webgpu; sepia doctor tells which work', 'cpu'))
     .option('--threads <number>', 'of the CPU, up to its usable cores (default: all of them)')
     .option('--cache <folder>', cacheHelp)
@@ -137,4 +141,17 @@ export function addPictureCommands(program: Command, { terminal, config }: Comma
     )
     .option('--json', 'print one JSON object on stdout instead')
     .action((options: SamplersOptions) => samplers(options, terminal))
+
+  program
+    .command('concepts')
+    .summary('list the things that pocket knows')
+    .description(
+      'List the things that a small model was trained on, such as the shipped one, with its styles and backgrounds. ' +
+        'A prompt may say anything; these words it has seen.',
+    )
+    .argument('[word]', 'only those that have this in one of their names')
+    .option('-m, --model <path>', 'a diffusers folder or a name (default: $SEPIA_MODEL, else pocket)')
+    .option('--data <folder>', 'where names of models are looked up (default: $SEPIA_DATA)')
+    .option('--json', 'print one JSON object on stdout instead: {concepts, styles, colours, places}')
+    .action((word: string | undefined, options: ConceptsOptions) => concepts(word, options, config(), terminal))
 }
