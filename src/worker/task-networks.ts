@@ -1,5 +1,6 @@
 // The pipeline's networks, out of the cache of what is loaded.
 import type { DenoiserNetworks, Networks } from '#diffusion/networks.ts'
+import type { Arithmetic } from '#engine/backend.ts'
 import { vaeScaleFactor, type VaeConfig } from '#engine/models/vae-config.ts'
 import { TextEncoder } from '#engine/networks/text-encoder.ts'
 import { UNet, unetActivationBytes } from '#engine/networks/unet.ts'
@@ -7,6 +8,7 @@ import { VaeDecoder, vaeDecodeBytes } from '#engine/networks/vae-decoder.ts'
 import { VaeEncoder, vaeEncodeBytes } from '#engine/networks/vae-encoder.ts'
 import type { Component } from '#engine/weights/checkpoint.ts'
 import { AppError } from '../errors.ts'
+import { networkArithmetic } from './engine-choice.ts'
 import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
 import type { TaskLoras } from './task-loras.ts'
 import type { Progress } from './protocol.ts'
@@ -55,23 +57,30 @@ export function taskNetworks(
         activationBytes: vaeEncodeBytes(vae.config, options),
         load: (source) => VaeEncoder.load(source, options),
       }),
-    vaeDecoder: (options) =>
-      load({
+    vaeDecoder: async (options) =>
+      await load({
         kind: 'vaeDecoder',
         component: vae,
         options,
-        activationBytes: vaeDecodeBytes(vae.config, options),
+        activationBytes: vaeDecodeBytes(vae.config, options, await vaeArithmetic(hooks)),
         load: (source) => VaeDecoder.load(source, options),
       }),
     encodeEdgeLimit: (size) =>
       edgeLimit(vae.config, size, vaeEncodeBytes, hooks, (edge) => {
         return `memory was short: the picture to start from was encoded in tiles of ${edge} latents, which changes it slightly`
       }),
-    decodeEdgeLimit: (size) =>
-      edgeLimit(vae.config, size, vaeDecodeBytes, hooks, (edge) => {
+    decodeEdgeLimit: async (size) => {
+      const arithmetic = await vaeArithmetic(hooks)
+      const bytesOf = (config: VaeConfig, part: LatentSize): number => vaeDecodeBytes(config, part, arithmetic)
+      return await edgeLimit(vae.config, size, bytesOf, hooks, (edge) => {
         return `memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`
-      }),
+      })
+    },
   }
+}
+
+async function vaeArithmetic({ pipelines }: NetworkHooks): Promise<Arithmetic> {
+  return networkArithmetic('vae', await pipelines.choice()).arithmetic
 }
 
 function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hooks: NetworkHooks): DenoiserNetworks {

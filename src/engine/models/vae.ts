@@ -16,11 +16,19 @@ export type VaeGraphOptions = {
 type Scope = { readonly g: GraphBuilder; readonly attention: 'fused' | 'plain'; readonly normNumGroups: number }
 
 /** Epsilon of every norm in an AutoencoderKL. */
-const epsilon = 1e-6
+export const epsilon = 1e-6
 
 /** Latents → picture. Input: `latents` (B, latentChannels, h, w), unscaled. Output: `image` (B, 3, H, W), about −1..1. */
 export function vaeDecoderGraph(config: VaeConfig, options: VaeGraphOptions): Graph {
   const g = new GraphBuilder('vae decoder', options.precision)
+  const x = decoderBlocks(g, config, options, config.blockOutChannels.length)
+  const normed = silu(g, groupNorm(g, x, 'decoder.conv_norm_out', config.normNumGroups, epsilon))
+  g.output('image', conv2d(g, normed, 'decoder.conv_out', config.outChannels))
+  return g.finish()
+}
+
+/** The decoder from its input to the resnets of its up block number `count`, whose upsampler is left out. */
+export function decoderBlocks(g: GraphBuilder, config: VaeConfig, options: VaeGraphOptions, count: number): Value {
   const scope = { g, attention: options.attention, normNumGroups: config.normNumGroups }
   const channels = config.blockOutChannels.toReversed()
   const latents = g.input('latents', [options.batch, config.latentChannels, options.height, options.width])
@@ -33,18 +41,16 @@ export function vaeDecoderGraph(config: VaeConfig, options: VaeGraphOptions): Gr
     'decoder.mid_block',
     config.midBlockAddAttention,
   )
-  channels.forEach((outChannels, index) => {
+  channels.slice(0, count).forEach((outChannels, index) => {
     const path = `decoder.up_blocks.${index}`
     for (let layer = 0; layer <= config.layersPerBlock; layer++)
       x = resnet(scope, x, `${path}.resnets.${layer}`, outChannels)
-    if (index < channels.length - 1) {
+    if (index < count - 1) {
       const [, , height, width] = x.shape as [number, number, number, number]
       x = conv2d(g, upsample(g, x, height * 2, width * 2), `${path}.upsamplers.0.conv`, outChannels)
     }
   })
-  const normed = silu(g, groupNorm(g, x, 'decoder.conv_norm_out', config.normNumGroups, epsilon))
-  g.output('image', conv2d(g, normed, 'decoder.conv_out', config.outChannels))
-  return g.finish()
+  return x
 }
 
 /**

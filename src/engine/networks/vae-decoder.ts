@@ -1,40 +1,57 @@
 import type { Tensor } from '#tensor/tensor.ts'
-import type { Session } from '../backend.ts'
+import type { Arithmetic, Session } from '../backend.ts'
 import { vaeDecoderGraph } from '../models/vae.ts'
 import { vaeScaleFactor, type VaeConfig } from '../models/vae-config.ts'
 import { createSession, type NetworkSource } from './network-source.ts'
+import { StripDecoder, stripDecodeBytes } from './strip-decoder.ts'
 
 /** Latent rows and columns. */
 export type VaeDecoderOptions = { readonly height: number; readonly width: number }
 
+/** Bytes of activations above which a picture is decoded in strips: a little slower, and a fraction of the memory. */
+const wholeUpToBytes = 1 << 30
+
 /** A VAE's decoder that is loaded for one size. */
 export class VaeDecoder implements AsyncDisposable {
-  readonly #session: Session
+  readonly #decoder: Session | StripDecoder
 
-  private constructor(session: Session) {
-    this.#session = session
+  private constructor(decoder: Session | StripDecoder) {
+    this.#decoder = decoder
   }
 
-  static async load(source: NetworkSource<VaeConfig>, { height, width }: VaeDecoderOptions): Promise<VaeDecoder> {
-    const { backend, config, precision } = source
+  static async load(source: NetworkSource<VaeConfig>, options: VaeDecoderOptions): Promise<VaeDecoder> {
+    const { arithmetic, backend, config, precision } = source
+    if (decodesInStrips(config, options, arithmetic)) return new VaeDecoder(await StripDecoder.load(source, options))
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
-    const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, height, width })
+    const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, ...options })
     return new VaeDecoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
   }
 
   /** Unscaled latents (1, latentChannels, h, w) → picture (1, 3, H, W), about −1..1. */
   async decode(latents: Tensor): Promise<Tensor> {
-    const outputs = await this.#session.run({ latents })
+    if (this.#decoder instanceof StripDecoder) return await this.#decoder.decode(latents)
+    const outputs = await this.#decoder.run({ latents })
     return outputs['image']
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#session.close()
+    await this.#decoder[Symbol.asyncDispose]()
   }
 }
 
-/** Bytes of activations that decoding takes at its peak, about: 3.7 of the widest full-size feature maps, as measured. */
-export function vaeDecodeBytes(config: VaeConfig, { height, width }: VaeDecoderOptions): number {
+/** Bytes of activations that decoding takes at its peak, about. */
+export function vaeDecodeBytes(config: VaeConfig, size: VaeDecoderOptions, arithmetic: Arithmetic): number {
+  if (decodesInStrips(config, size, arithmetic)) return stripDecodeBytes(config, size)
+  return wholeDecodeBytes(config, size) * (arithmetic === 'graph' ? 1 : 0.5)
+}
+
+/** Rounded arithmetic takes half the memory, and would round a norm that comes in as scale and shift more than its own. */
+function decodesInStrips(config: VaeConfig, size: VaeDecoderOptions, arithmetic: Arithmetic): boolean {
+  return arithmetic === 'graph' && config.blockOutChannels.length > 1 && wholeDecodeBytes(config, size) > wholeUpToBytes
+}
+
+/** 3.7 of the widest full-size feature maps, as measured. */
+function wholeDecodeBytes(config: VaeConfig, { height, width }: VaeDecoderOptions): number {
   const pixels = height * width * vaeScaleFactor(config) ** 2
   const channels = config.blockOutChannels[1] ?? config.blockOutChannels[0]
   return pixels * channels * 4 * 3.7
