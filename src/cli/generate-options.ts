@@ -7,7 +7,7 @@ import { requireSteps, samplerNames } from '#diffusion/samplers.ts'
 import { applyStyle, stylePresetNames, type StylePresetName } from '#diffusion/style-presets.ts'
 import { backendNames, devices, precisions } from '#engine/backend.ts'
 import type { EngineSettings, GenerateTask, TaskFiles } from '#worker/protocol.ts'
-import type { Config } from '../config.ts'
+import { variableOf, type Config } from '../config.ts'
 import { AppError } from '../errors.ts'
 import type { AssetOptions } from './asset-references.ts'
 import { openvinoFolders } from './backend-places.ts'
@@ -16,8 +16,8 @@ import type { StartOptions } from './start-options.ts'
 
 /** What commander hands over: text as typed, with the defaults that --help shows. */
 export type EngineOptions = {
-  readonly backend: string
-  readonly precision: string
+  readonly backend?: string
+  readonly precision?: string
   readonly device: string
   readonly threads?: string
   readonly cache?: string
@@ -59,19 +59,31 @@ const defaultHighNoiseFrac = '0.8'
 
 /** Check the options that concern the machine rather than the picture. Throws `bad_argument`. */
 export function resolveEngine(options: Partial<EngineOptions>, config: Config): EngineOrder {
-  const { backend = 'auto', precision = 'auto', device = 'cpu', threads, cache, cacheLimit, data } = options
+  const { backend, precision, device = 'cpu', threads, cache, cacheLimit, data } = options
   // More threads than cores wait for each other in busy loops.
   const cores = availableParallelism()
   if (cache === '') throw new AppError('bad_argument', '--cache must be a folder, got ""')
   return {
-    backend: oneOf('--backend', backend, ['auto', ...backendNames]),
-    precision: oneOf('--precision', precision, ['auto', ...precisions]),
+    backend: typedOrSet('backend', backend, ['auto', ...backendNames], config),
+    precision: typedOrSet('precision', precision, ['auto', ...precisions], config),
     device: oneOf('--device', device, devices),
     openvinoFolders: openvinoFolders({ ...config, ...(data !== undefined && { dataDir: path.resolve(data) }) }),
     threads: threads === undefined ? cores : wholeNumber('--threads', threads, 1, cores),
     cacheDir: cache === undefined ? config.cacheDir : path.resolve(cache),
     cacheLimitBytes: cacheLimit === undefined ? config.cacheLimitBytes : byteSize('--cache-limit', cacheLimit),
   }
+}
+
+/** One of `names`: as it was typed, else as its variable has it, else `auto`. */
+function typedOrSet<Name extends string>(
+  option: 'backend' | 'precision',
+  typed: string | undefined,
+  names: readonly (Name | 'auto')[],
+  config: Config,
+): Name | 'auto' {
+  if (typed !== undefined) return oneOf(`--${option}`, typed, names)
+  const set = config.service[option]
+  return set === undefined ? 'auto' : oneOf(variableOf(option), set, names)
 }
 
 /** What `resolveTask` leaves to start-options.ts, asset-references.ts, the models and the place for the pictures. */

@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import type { Config } from '../config.ts'
 import { AppError, type ErrorCode } from '../errors.ts'
 import { addAccountCommands } from './account-commands.ts'
+import { addBackendCommands } from './backend-commands.ts'
 import { addLibraryCommands } from './library-commands.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addPictureCommands } from './picture-commands.ts'
@@ -60,6 +61,7 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
 
   addPictureCommands(program, { terminal, config })
   addMachineCommands(program, { terminal, config })
+  addBackendCommands(program, { terminal, config })
   addLibraryCommands(program, { terminal, config })
   addServiceCommands(program, { terminal, config })
   addAccountCommands(program, { terminal, config })

@@ -17,7 +17,7 @@ import { transformer } from '#engine/models/unet-transformer.ts'
 import { vaeSelfAttention } from '#engine/models/vae.ts'
 import type { UNetScope } from '#engine/models/unet-scope.ts'
 import type { StoredTensor } from '#engine/weights/checkpoint.ts'
-import type { FloatFormat } from '#engine/backend.ts'
+import { backendNames, type BackendName, type FloatFormat } from '#engine/backend.ts'
 import type { Tensor } from '#tensor/tensor.ts'
 import { readGolden, relativeError, runGraph, weightsInMemory } from '../support/golden.ts'
 
@@ -63,7 +63,7 @@ const cases: Record<string, Emit> = {
   'vae-attention': (g, { x }) => vaeSelfAttention({ g, attention: 'fused', normNumGroups: 4 }, x, 'm'),
 }
 
-async function run(name: string, precision: FloatFormat): Promise<number> {
+async function run(name: string, precision: FloatFormat, backend: BackendName = 'onnxruntime'): Promise<number> {
   const g = new GraphBuilder(name, precision)
   const inputs: Record<string, Value> = {}
   const feeds: Record<string, Tensor> = {}
@@ -81,13 +81,16 @@ async function run(name: string, precision: FloatFormat): Promise<number> {
   }
   g.output('y', cases[name](g, inputs))
   const stored = await weightsInMemory(weights, precision === 'fp16' ? 'F16' : 'F32')
-  const { y } = await runGraph(g.finish(), stored, feeds)
+  const { y } = await runGraph(g.finish(), stored, feeds, backend)
   return relativeError(y, golden.get(`${name}/y`)!)
 }
 
 describe('layers equal the reference', () => {
   test.each(Object.keys(cases))('%s in fp32', async (name) => {
     expect(await run(name, 'fp32')).toBeLessThan(1e-6)
+  })
+  test.each(Object.keys(cases))('%s in fp32 on OpenVINO', async (name) => {
+    expect(await run(name, 'fp32', 'openvino')).toBeLessThan(1e-6)
   })
   test.each(Object.keys(cases))('%s in fp16', async (name) => {
     expect(await run(name, 'fp16')).toBeLessThan(3e-3)
@@ -118,7 +121,7 @@ test('the two forms of attention agree, with one and with several heads', async 
   expect(relativeError(results[0], results[1])).toBeGreaterThan(1e-3)
 })
 
-test('a linear with a LoRA branch equals the linear with the merged weight', async () => {
+test.each(backendNames)('%s: a linear with a LoRA branch equals the linear with the merged weight', async (backend) => {
   const weight = golden.get('linear/w/weight')! // (40, 24)
   const x = golden.get('linear/x')!
   const rank = 3
@@ -138,18 +141,28 @@ test('a linear with a LoRA branch equals the linear with the merged weight', asy
     g.output('y', linear(g, g.input('x', x.shape), 'm', 40, { bias: false }))
     return g
   }
-  const branch = await runGraph(build(['m']).finish(), new Map([['m.weight', store(weight.data)]]), {
-    x,
-    'm.lora_A': a,
-    'm.lora_B': b,
-  })
-  const whole = await runGraph(build([]).finish(), new Map([['m.weight', store(merged)]]), { x })
+  const branch = await runGraph(
+    build(['m']).finish(),
+    new Map([['m.weight', store(weight.data)]]),
+    {
+      x,
+      'm.lora_A': a,
+      'm.lora_B': b,
+    },
+    backend,
+  )
+  const whole = await runGraph(build([]).finish(), new Map([['m.weight', store(merged)]]), { x }, backend)
   expect(relativeError(branch['y'], whole['y'])).toBeLessThan(1e-6)
   const none = {
     'm.lora_A': { shape: [24, 0], data: new Float32Array() },
     'm.lora_B': { shape: [0, 40], data: new Float32Array() },
   }
-  const bare = await runGraph(build(['m']).finish(), new Map([['m.weight', store(weight.data)]]), { x, ...none })
-  const plain = await runGraph(build([]).finish(), new Map([['m.weight', store(weight.data)]]), { x })
+  const bare = await runGraph(
+    build(['m']).finish(),
+    new Map([['m.weight', store(weight.data)]]),
+    { x, ...none },
+    backend,
+  )
+  const plain = await runGraph(build([]).finish(), new Map([['m.weight', store(weight.data)]]), { x }, backend)
   expect(bare['y'].data).toEqual(plain['y'].data)
 })

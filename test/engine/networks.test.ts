@@ -1,7 +1,7 @@
 // Whole networks against diffusers and transformers (tools/reference/networks.py), with the weights of three models.
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { FloatFormat } from '#engine/backend.ts'
+import { backendNames, type FloatFormat } from '#engine/backend.ts'
 import { clipTextGraph, tokenEmbeddingKey } from '#engine/models/clip-text.ts'
 import { addEmbeds, timeProjection } from '#engine/models/time-embedding.ts'
 import { unetGraph } from '#engine/models/unet.ts'
@@ -24,7 +24,11 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
   const load = async (component: (checkpoint: Checkpoint) => Weights, precision: FloatFormat): Promise<Weights> =>
     await weightsInMemory(component(await openCheckpoint(folder)), precision === 'fp16' ? 'F16' : 'F32')
 
-  describe.each(['fp32', 'fp16'] as const)('%s', (precision) => {
+  describe.each([
+    ['fp32', 'onnxruntime'],
+    ['fp16', 'onnxruntime'],
+    ['fp32', 'openvino'],
+  ] as const)('%s on %s', (precision, backend) => {
     test('UNet, also at sizes that the halvings do not divide', async () => {
       const golden = await readGolden(file)
       const { config } = (await openCheckpoint(folder)).unet
@@ -43,19 +47,24 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
         const options = { precision, batch, height, width, textLength: 77, loraTargets: new Set<string>() }
         for (const attention of ['fused', 'plain'] as const) {
           const graph = unetGraph(config, { ...options, attention, controlResiduals: false })
-          const { noise_pred } = await runGraph(graph, weights, feeds)
+          const { noise_pred } = await runGraph(graph, weights, feeds, backend)
           expect(relativeError(noise_pred, at('y')), `${prefix} ${attention}`).toBeLessThan(tolerance[precision])
         }
         if (!golden.has(`${prefix}/y-control`)) continue
         const residuals = [...golden].filter(([key]) => key.startsWith(`${prefix}/down.`))
         const graph = unetGraph(config, { ...options, attention: 'fused', controlResiduals: true })
-        const { noise_pred } = await runGraph(graph, weights, {
-          ...feeds,
-          ...Object.fromEntries(
-            residuals.map(([key, value]) => [`down_block_additional_residuals.${key.split('.').at(-1)}`, value]),
-          ),
-          mid_block_additional_residual: at('mid'),
-        })
+        const { noise_pred } = await runGraph(
+          graph,
+          weights,
+          {
+            ...feeds,
+            ...Object.fromEntries(
+              residuals.map(([key, value]) => [`down_block_additional_residuals.${key.split('.').at(-1)}`, value]),
+            ),
+            mid_block_additional_residual: at('mid'),
+          },
+          backend,
+        )
         expect(relativeError(noise_pred, at('y-control'))).toBeLessThan(tolerance[precision])
         expect(relativeError(noise_pred, at('y'))).toBeGreaterThan(0.1)
       }
@@ -69,9 +78,9 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
         const at = (key: string): Tensor => golden.get(`${prefix}/${key}`)!
         const [batch, , height, width] = at('latents').shape
         const options = { precision, attention: 'fused', batch, height, width } as const
-        const { image } = await runGraph(vaeDecoderGraph(config, options), weights, { latents: at('latents') })
+        const { image } = await runGraph(vaeDecoderGraph(config, options), weights, { latents: at('latents') }, backend)
         expect(relativeError(image, at('image'))).toBeLessThan(tolerance[precision])
-        const { moments } = await runGraph(vaeEncoderGraph(config, options), weights, { image: at('picture') })
+        const { moments } = await runGraph(vaeEncoderGraph(config, options), weights, { image: at('picture') }, backend)
         expect(relativeError(moments, at('moments'))).toBeLessThan(tolerance[precision])
       }
     })
@@ -93,7 +102,7 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
         const pooled = config.projectionDim !== null
         for (const skipLayers of [1, 2]) {
           const graph = clipTextGraph(config, { precision, batch: 2, skipLayers, pooled })
-          const outputs = await runGraph(graph, weights, { token_embeds, ...(pooled && { eos_positions }) })
+          const outputs = await runGraph(graph, weights, { token_embeds, ...(pooled && { eos_positions }) }, backend)
           const outputNames = { [`hidden-${skipLayers}`]: 'hidden_states', ...(pooled && { pooled: 'pooled' }) }
           for (const [goldenName, output] of Object.entries(outputNames))
             expect(relativeError(outputs[output], golden.get(`${prefix}/${goldenName}`)!)).toBeLessThan(
@@ -105,64 +114,72 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
   })
 })
 
-test('every linear of the transformers can take a LoRA branch, and a zero one changes nothing', async () => {
-  const { config, weights: stored } = (await openCheckpoint(models['tiny-b'])).unet
-  const weights = await weightsInMemory(stored)
-  const paths = [...stored.keys()]
-    .filter((key) =>
-      /attentions.*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)\.weight$/.test(key),
-    )
-    .map((key) => key.slice(0, -'.weight'.length))
-  const options = {
-    precision: 'fp32',
-    attention: 'fused',
-    batch: 1,
-    height: 8,
-    width: 8,
-    textLength: 77,
-    controlResiduals: false,
-  } as const
-  const wave = (shape: number[], scale: number): Tensor => {
-    const count = shape.reduce((product, size) => product * size, 1)
-    return tensor(
-      shape,
-      Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * scale),
-    )
-  }
-  const feeds = {
-    sample: wave([1, 4, 8, 8], 1),
-    encoder_hidden_states: wave([1, 77, config.crossAttentionDim], 1),
-    time_proj: timeProjection(config, 500, 1),
-    add_embeds: wave([1, config.addEmbeddingInputDim], 1),
-  }
-  const shapeOf = (path: string): number[] => [...stored.get(`${path}.weight`)!.shape]
-  const lora = (rank: number): Record<string, Tensor> =>
-    Object.fromEntries(
-      paths.flatMap((path) => [
-        [`${path}.lora_A`, wave([shapeOf(path)[1], rank], 0.1)],
-        [`${path}.lora_B`, wave([rank, shapeOf(path)[0]], 0.1)],
-      ]),
-    )
-  const plain = await runGraph(unetGraph(config, { ...options, loraTargets: new Set() }), weights, feeds)
-  const graph = unetGraph(config, { ...options, loraTargets: new Set(paths) })
-  const none = await runGraph(graph, weights, { ...feeds, ...lora(0) })
-  const some = await runGraph(graph, weights, { ...feeds, ...lora(4) })
-  expect(relativeError(none['noise_pred'], plain['noise_pred'])).toBeLessThan(1e-6)
-  expect(relativeError(some['noise_pred'], plain['noise_pred'])).toBeGreaterThan(1e-2)
-  const merged = new Map(weights)
-  for (const path of paths) {
-    const [out, inputs] = shapeOf(path)
-    const feedsOf = lora(4)
-    const [a, b] = [feedsOf[`${path}.lora_A`].data, feedsOf[`${path}.lora_B`].data]
-    const source = weights.get(`${path}.weight`)!.source as { bytes: Uint8Array }
-    const data = new Float32Array(source.bytes.slice().buffer)
-    for (let o = 0; o < out; o++)
-      for (let i = 0; i < inputs; i++) for (let r = 0; r < 4; r++) data[o * inputs + i] += a[i * 4 + r] * b[r * out + o]
-    merged.set(`${path}.weight`, { dtype: 'F32', shape: [out, inputs], source: { bytes: new Uint8Array(data.buffer) } })
-  }
-  const whole = await runGraph(unetGraph(config, { ...options, loraTargets: new Set() }), merged, feeds)
-  expect(relativeError(some['noise_pred'], whole['noise_pred'])).toBeLessThan(1e-5)
-})
+test.each(backendNames)(
+  '%s: every linear of the transformers can take a LoRA branch, and a zero one changes nothing',
+  async (backend) => {
+    const { config, weights: stored } = (await openCheckpoint(models['tiny-b'])).unet
+    const weights = await weightsInMemory(stored)
+    const paths = [...stored.keys()]
+      .filter((key) =>
+        /attentions.*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)\.weight$/.test(key),
+      )
+      .map((key) => key.slice(0, -'.weight'.length))
+    const options = {
+      precision: 'fp32',
+      attention: 'fused',
+      batch: 1,
+      height: 8,
+      width: 8,
+      textLength: 77,
+      controlResiduals: false,
+    } as const
+    const wave = (shape: number[], scale: number): Tensor => {
+      const count = shape.reduce((product, size) => product * size, 1)
+      return tensor(
+        shape,
+        Float32Array.from({ length: count }, (_, i) => Math.sin(i * 1.7) * scale),
+      )
+    }
+    const feeds = {
+      sample: wave([1, 4, 8, 8], 1),
+      encoder_hidden_states: wave([1, 77, config.crossAttentionDim], 1),
+      time_proj: timeProjection(config, 500, 1),
+      add_embeds: wave([1, config.addEmbeddingInputDim], 1),
+    }
+    const shapeOf = (path: string): number[] => [...stored.get(`${path}.weight`)!.shape]
+    const lora = (rank: number): Record<string, Tensor> =>
+      Object.fromEntries(
+        paths.flatMap((path) => [
+          [`${path}.lora_A`, wave([shapeOf(path)[1], rank], 0.1)],
+          [`${path}.lora_B`, wave([rank, shapeOf(path)[0]], 0.1)],
+        ]),
+      )
+    const plain = await runGraph(unetGraph(config, { ...options, loraTargets: new Set() }), weights, feeds, backend)
+    const graph = unetGraph(config, { ...options, loraTargets: new Set(paths) })
+    const none = await runGraph(graph, weights, { ...feeds, ...lora(0) }, backend)
+    const some = await runGraph(graph, weights, { ...feeds, ...lora(4) }, backend)
+    expect(relativeError(none['noise_pred'], plain['noise_pred'])).toBeLessThan(1e-6)
+    expect(relativeError(some['noise_pred'], plain['noise_pred'])).toBeGreaterThan(1e-2)
+    const merged = new Map(weights)
+    for (const path of paths) {
+      const [out, inputs] = shapeOf(path)
+      const feedsOf = lora(4)
+      const [a, b] = [feedsOf[`${path}.lora_A`].data, feedsOf[`${path}.lora_B`].data]
+      const source = weights.get(`${path}.weight`)!.source as { bytes: Uint8Array }
+      const data = new Float32Array(source.bytes.slice().buffer)
+      for (let o = 0; o < out; o++)
+        for (let i = 0; i < inputs; i++)
+          for (let r = 0; r < 4; r++) data[o * inputs + i] += a[i * 4 + r] * b[r * out + o]
+      merged.set(`${path}.weight`, {
+        dtype: 'F32',
+        shape: [out, inputs],
+        source: { bytes: new Uint8Array(data.buffer) },
+      })
+    }
+    const whole = await runGraph(unetGraph(config, { ...options, loraTargets: new Set() }), merged, feeds, backend)
+    expect(relativeError(some['noise_pred'], whole['noise_pred'])).toBeLessThan(1e-5)
+  },
+)
 
 function casesOf(golden: ReadonlyMap<string, Tensor>, kind: string): string[] {
   return [...new Set([...golden.keys()].map((key) => key.split('/')[0]))].filter((name) => name.startsWith(`${kind}-`))

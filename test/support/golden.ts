@@ -3,11 +3,12 @@ import { join } from 'node:path'
 import { expect } from 'vitest'
 import { openSafetensors, readTensorBytes, readTensorF32 } from '#tensor/safetensors.ts'
 import type { Tensor } from '#tensor/tensor.ts'
-import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
-import type { Feed } from '#engine/backend.ts'
+import type { Arithmetic, BackendName, Feed } from '#engine/backend.ts'
 import type { GraphWeights, Weights, StoredTensor } from '#engine/weights/checkpoint.ts'
 import type { Graph } from '#engine/onnx/graph-builder.ts'
 import { bindWeights } from '#engine/onnx/bind-weights.ts'
+
+import { testBackend } from './openvino.ts'
 
 export const goldenFolder = join(import.meta.dirname, '../golden')
 
@@ -64,12 +65,13 @@ export async function runGraph(
   graph: Graph,
   weights: GraphWeights,
   feeds: Record<string, Feed>,
+  backend: BackendName = 'onnxruntime',
+  arithmetic: Arithmetic = 'graph',
 ): Promise<Record<string, Tensor>> {
-  const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
-  await using session = await backend.create(bindWeights(graph, weights), {
+  await using session = await testBackend(backend).create(bindWeights(graph, weights), {
     weightsInPlace: false,
     keepActivations: false,
-    arithmetic: 'graph',
+    arithmetic,
   })
   return await session.run(feeds)
 }

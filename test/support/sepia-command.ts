@@ -58,6 +58,9 @@ export function startSepia(place: Place, argv: readonly string[], options: Start
     env: {
       ...process.env,
       SEPIA_CACHE: place.cache,
+      // What the fixtures were made for, whatever `auto` is on this machine.
+      SEPIA_BACKEND: 'onnxruntime',
+      SEPIA_PRECISION: 'fp32',
       TMPDIR: place.temporary,
       // So that whatever a library leaves there is seen.
       HOME: place.temporary,
