@@ -1,6 +1,6 @@
-// The parent's half of the protocol. One engine process computes one task at a time; a task is cancelled by killing
-// its process, because nothing else reaches a running inference. Starting another one costs less than a tenth of a
-// second: weights are mapped from files, not loaded.
+// The parent's half of the protocol. One engine process computes one task at a time. A task is cancelled by a message
+// where the engine can stop what it computes, and keeps what it has loaded; else, and when that takes too long, by killing
+// its process, which is all that reaches some libraries.
 import { fork, type ChildProcess } from 'node:child_process'
 import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError } from '../errors.ts'
@@ -8,6 +8,7 @@ import type {
   AssetInspection,
   EngineChoice,
   EngineEvent,
+  EngineMessage,
   EngineRequest,
   EngineResults,
   EngineSettings,
@@ -18,6 +19,7 @@ import type {
   Progress,
   TaskFiles,
 } from './protocol.ts'
+import { describeEnding, endingError, type Ending } from './process-ending.ts'
 import { createScratch, removeScratch } from './scratch-folder.ts'
 
 /** What a caller may follow while a task runs. */
@@ -25,7 +27,7 @@ export type TaskHooks = {
   onProgress?(progress: Progress): void
   /** The encoded picture. A rejection ends the task, and its process, with that error. */
   onImage?(index: number, seed: number, bytes: Uint8Array): Promise<void> | void
-  /** Aborting kills the process; the task rejects with `cancelled`. */
+  /** Aborting stops the task, by killing the process where nothing else does; it rejects with `cancelled`. */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -38,14 +40,13 @@ export type StartOptions = {
   onOutput?(text: string): void
 }
 
-/** How a child ended, as `close` reports it. */
-type Ending = { readonly code: number | null; readonly signal: NodeJS.Signals | null; readonly startError?: Error }
-
 type Task = {
   readonly id: number
   readonly hooks: TaskHooks
   /** Pictures that the caller is still storing. */
   stored: Promise<void>
+  /** Whether the engine has said that it can stop. */
+  isInterruptible: boolean
   resolve(result: unknown): void
   reject(error: unknown): void
 }
@@ -56,6 +57,8 @@ type Unnumbered<Request> = Request extends EngineRequest ? Omit<Request, 'id'> :
 const keptOutput = 4096
 /** How long a killed process may take to vanish before its task is rejected all the same, in milliseconds. */
 const killGraceMs = 600
+/** How long a task may take to stop that was asked to, in milliseconds. */
+const stopGraceMs = 60
 /** How long a process may take to close in peace, in milliseconds. */
 const closeGraceMs = 800
 
@@ -70,6 +73,8 @@ export class EngineProcess implements AsyncDisposable {
   /** Why we killed the process ourselves. */
   #killedFor: unknown = null
   #task: Task | null = null
+  /** Set when the task was asked to stop: kills the process that does not. */
+  #stopTimer: NodeJS.Timeout | null = null
   #lastId = 0
   #output = ''
 
@@ -185,21 +190,38 @@ export class EngineProcess implements AsyncDisposable {
       throw new AppError('engine_crashed', why)
     }
     const id = ++this.#lastId
-    const onAbort = () => this.#kill(new AppError('cancelled', 'cancelled'))
+    const onAbort = () => this.#cancel()
     try {
       return await new Promise<EngineResults[Type]>((resolve, reject) => {
-        this.#task = { id, hooks, stored: Promise.resolve(), resolve: (result) => resolve(result as never), reject }
+        this.#task = {
+          id,
+          hooks,
+          stored: Promise.resolve(),
+          isInterruptible: false,
+          resolve: (result) => resolve(result as never),
+          reject,
+        }
         if (hooks.signal?.aborted) return onAbort()
         hooks.signal?.addEventListener('abort', onAbort, { once: true })
         return this.#send({ ...request, id })
       })
     } finally {
       hooks.signal?.removeEventListener('abort', onAbort)
+      if (this.#stopTimer) clearTimeout(this.#stopTimer)
+      this.#stopTimer = null
       this.#task = null
     }
   }
 
-  #send(request: EngineRequest): void {
+  /** Ask the task to stop, where that can help; kill the process where it cannot, or does not soon enough. */
+  #cancel(): void {
+    const reason = new AppError('cancelled', 'cancelled')
+    if (!this.#task?.isInterruptible) return this.#kill(reason)
+    this.#stopTimer = setTimeout(() => this.#kill(reason), stopGraceMs)
+    this.#send({ type: 'cancel', id: this.#task.id })
+  }
+
+  #send(request: EngineMessage): void {
     this.#child.send(request, (error) => {
       // A channel that fails belongs to a process that is ending or must: its end is what the task hears of.
       if (error) this.#child.kill('SIGKILL')
@@ -210,9 +232,17 @@ export class EngineProcess implements AsyncDisposable {
     const task = this.#task
     // The task of a late event was rejected already, by an abort or by a failure to store one of its pictures.
     if (!task || task.id !== event.id) return
+    // What it had done before it heard that nobody waits any more.
+    if (this.#stopTimer) {
+      if (event.type === 'result' || event.type === 'error') task.reject(new AppError('cancelled', 'cancelled'))
+      return
+    }
     switch (event.type) {
       case 'progress':
         task.hooks.onProgress?.(event.progress)
+        break
+      case 'interruptible':
+        task.isInterruptible = true
         break
       case 'image':
         task.stored = task.stored.then(() => task.hooks.onImage?.(event.index, event.seed, event.bytes))
@@ -274,28 +304,4 @@ export class EngineProcess implements AsyncDisposable {
       this.#task?.reject(this.#killedFor ?? endingError(this.#ending, this.#output))
     }
   }
-}
-
-function endingError(ending: Ending, output: string): AppError {
-  // The terminal sends these to every process of its group, so they can reach the child while it starts.
-  if (ending.signal === 'SIGINT' || ending.signal === 'SIGHUP') return new AppError('cancelled', 'cancelled')
-  return new AppError('engine_crashed', describeEnding(ending, output), { cause: output })
-}
-
-function describeEnding({ code, signal, startError }: Ending, output: string): string {
-  if (startError) return `the engine process could not be started: ${startError.message}`
-  const words = lastWords(output)
-  const saying = words ? `; its last words: ${words}` : ''
-  if (signal === 'SIGKILL')
-    return `the engine process was killed from outside (SIGKILL), most likely because memory ran out${saying}`
-  if (signal) return `the engine process ended by signal ${signal}${saying}`
-  return `the engine process ended with exit code ${code}${saying}`
-}
-
-/** What the output says last, in one line: the last error that names itself, else the last lines. */
-function lastWords(output: string): string {
-  const lines = output.split('\n').map((line) => line.trim())
-  const spoken = lines.filter((line) => line !== '' && !/^(at |\d+: 0x|Node\.js v\d|-----|\^+$)/.test(line))
-  const named = spoken.findLast((line) => /^(\w*Error( \[\w+\])?|FATAL ERROR): /.test(line))
-  return (named ?? spoken.slice(-3).join(' / ')).slice(-400)
 }

@@ -22,6 +22,7 @@ serveRequests((settings): Engine => {
         import('./pipeline-cache.ts'),
       ])
       pipelines ??= new PipelineCache(settings)
+      pipelines.resume()
       return runGenerate(task, files, { pipelines, ...hooks })
     },
     inspect: (path, hooks) => inspect(path, settings, hooks.onProgress),
@@ -29,6 +30,7 @@ serveRequests((settings): Engine => {
       const { inspectAsset } = await import('./inspect-asset.ts')
       return inspectAsset(asset)
     },
+    cancel: () => pipelines?.interrupt(),
     async choose() {
       const { chooseEngine } = await import('./engine-choice.ts')
       const { backend, precision } = await chooseEngine(settings)

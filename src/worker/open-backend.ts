@@ -2,10 +2,16 @@ import type { Backend } from '#engine/backend.ts'
 import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import { AppError } from '../errors.ts'
 import { chooseEngine, type ChosenEngine } from './engine-choice.ts'
+import { interruptible, type InterruptibleBackend } from './interruptible-backend.ts'
 import type { EngineSettings } from './protocol.ts'
 
 /** What an engine process computes with, and why. */
-export type OpenEngine = { readonly choice: ChosenEngine; readonly backend: Backend }
+export type OpenEngine = {
+  readonly choice: ChosenEngine
+  readonly backend: Backend
+  /** Null where a running inference cannot be stopped. */
+  readonly interruptible: InterruptibleBackend | null
+}
 
 /** Open what the settings choose; the other library is not loaded. Throws `device_unavailable`. */
 export async function openEngine(settings: EngineSettings): Promise<OpenEngine> {
@@ -14,11 +20,12 @@ export async function openEngine(settings: EngineSettings): Promise<OpenEngine> 
   const options = { threads, externalDataRoot: externalDataRoot(cacheDir) }
   if (choice.backend === 'onnxruntime') {
     const { onnxruntimeBackend } = await import('#engine/backends/onnxruntime.ts')
-    return { choice, backend: onnxruntimeBackend({ ...options, device }) }
+    return { choice, backend: onnxruntimeBackend({ ...options, device }), interruptible: null }
   }
   const { openvinoBackend } = await import('#engine/backends/openvino.ts')
   const { openvino } = choice
   if (!openvino || 'fault' in openvino || device === 'cuda' || device === 'webgpu')
     throw new AppError('internal', `engine: openvino was chosen for ${device} without being found`)
-  return { choice, backend: openvinoBackend({ ...options, device, place: openvino.place }) }
+  const backend = interruptible(openvinoBackend({ ...options, device, place: openvino.place }))
+  return { choice, backend, interruptible: backend }
 }

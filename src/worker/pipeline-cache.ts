@@ -74,6 +74,7 @@ export class PipelineCache implements AsyncDisposable {
   #tried: Promise<void> | null = null
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
+  #interruptible: OpenEngine['interruptible'] = null
   constructor(settings: EngineSettings, overrides: { freeBytes?: () => number } = {}) {
     const { memoryLimitBytes } = settings
     const freeBytes = overrides.freeBytes ?? (() => process.availableMemory())
@@ -92,6 +93,21 @@ export class PipelineCache implements AsyncDisposable {
   /**
    * The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. `servedModel` is
    * the one whose tokenizer a single file without its own may take.
+  /** Stop what runs, where the backend can; everything else that needs it rejects with `cancelled` until {@link resume}. */
+  interrupt(): void {
+    this.#interruptible?.interrupt()
+  }
+
+  /** Begin another task after an interruption. */
+  resume(): void {
+    this.#interruptible?.resume()
+  }
+
+  /** Whether {@link interrupt} stops a running inference. */
+  get isInterruptible(): boolean {
+    return this.#interruptible !== null
+  }
+
    */
   async checkpoint(path: string, servedModel?: string): Promise<Checkpoint> {
     const known = this.#checkpoints.get(path)
@@ -139,7 +155,10 @@ export class PipelineCache implements AsyncDisposable {
   }
 
   #open(): Promise<OpenEngine> {
-    this.#engine ??= openEngine(this.settings)
+    this.#engine ??= openEngine(this.settings).then((engine) => {
+      this.#interruptible = engine.interruptible
+      return engine
+    })
     return this.#engine
   }
 

@@ -127,6 +127,9 @@ export type EngineRequest =
   | { readonly type: 'probe'; readonly id: number }
   | { readonly type: 'close'; readonly id: number }
 
+/** Everything that the parent sends; `cancel` names the task that is to stop, and has no answer of its own. */
+export type EngineMessage = EngineRequest | { readonly type: 'cancel'; readonly id: number }
+
 /** What the engine is doing, for a progress bar. */
 export type Progress =
   | {
@@ -216,6 +219,8 @@ export type EngineEvent =
     }
   | { readonly type: 'result'; readonly id: number; readonly result: unknown }
   | {
+  /** From now on the task stops when it is asked to. */
+  | { readonly type: 'interruptible'; readonly id: number }
       readonly type: 'error'
       readonly id: number
       readonly error: ErrorDetail

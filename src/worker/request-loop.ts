@@ -6,6 +6,7 @@ import type {
   AssetInspection,
   EngineChoice,
   EngineEvent,
+  EngineMessage,
   EngineRequest,
   EngineResults,
   EngineSettings,
@@ -26,12 +27,16 @@ export type Engine = AsyncDisposable & {
   inspectAsset(asset: AssetInspection): Promise<AssetReport>
   choose(): Promise<EngineChoice>
   probe(): Promise<ProbeResult>
+  /** Stop the task that runs, if it can be stopped; it then rejects with `cancelled`. */
+  cancel(): void
 }
 
 /** How an engine tells what it does; an image is on its way to the parent when the promise resolves. */
 export type EngineHooks = {
   readonly onProgress: (progress: Progress) => void
   readonly onImage: (index: number, seed: number, bytes: Uint8Array) => Promise<void>
+  /** The task can be stopped from now on. */
+  readonly onInterruptible: () => void
 }
 
 /** Exit code of an engine process that met an error outside any request (EX_SOFTWARE of sysexits.h). */
@@ -54,7 +59,7 @@ export function serveRequests(open: (settings: EngineSettings) => Engine): void 
   })
 
   let engine: Engine | null = null
-  process.on('message', (request: EngineRequest) => {
+  process.on('message', (request: EngineMessage) => {
     if (request.type === 'start') {
       ;({ scratchDir } = request.settings)
       const workerData: WatchOrder = { parentPid, scratchDir }
@@ -62,7 +67,8 @@ export function serveRequests(open: (settings: EngineSettings) => Engine): void 
       engine = open(request.settings)
     }
     if (!engine) throw new AppError('internal', `engine process: a ${request.type} request came before start`)
-    void answer(engine, request)
+    if (request.type === 'cancel') engine.cancel()
+    else void answer(engine, request)
   })
 }
 
@@ -85,6 +91,7 @@ async function perform(engine: Engine, request: EngineRequest): Promise<EngineRe
     case 'generate':
       return engine.generate(request.task, request.files, {
         onProgress,
+        onInterruptible: () => void send({ type: 'interruptible', id }),
         onImage: (index, seed, bytes) => send({ type: 'image', id, index, seed, bytes }),
       })
     case 'inspect':

@@ -23,6 +23,8 @@ export type GenerateContext = {
   readonly onImage: (index: number, seed: number, bytes: Uint8Array) => Promise<void>
   /** Told of each picture as the networks made it, before it is put into its place in the picture that was given. */
   readonly onPainted?: (index: number, pixels: Pixels) => void
+  /** Told when the task can be stopped. */
+  readonly onInterruptible?: () => void
   /** Milliseconds of a clock, by which previews are paced. */
   readonly now?: () => number
 }
@@ -61,6 +63,7 @@ export async function runGenerate(
   const { backend, precision } = await pipelines.choice()
   const made: MadeWith = { backend, precision, model: opened.modelHash, refiner: refiner?.modelHash ?? null }
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, made))
+  if (pipelines.isInterruptible) context.onInterruptible?.()
 
   // 3. pictures
   const stepMs: number[] = []

@@ -120,6 +120,7 @@ serveRequests(() => ({
   },
   inspectAsset: inspect,
   choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
+  cancel: () => {},
   probe: async () => ({ onnxruntimeVersion: '', providers: [] }),
   [Symbol.asyncDispose]: async () => {},
 }))

@@ -162,6 +162,25 @@ describe('a cancellation', () => {
     expect(scratchFolders()).toEqual([])
   })
 
+  it('keeps a process that can stop by itself, and what it has loaded', async () => {
+    await using engine = await start()
+    for (const { prompt, lives } of [
+      { prompt: 'stoppable', lives: true },
+      { prompt: 'stoppable never', lives: false },
+    ]) {
+      const cancel = new AbortController()
+      const loads = Promise.withResolvers<void>()
+      const onProgress = ({ phase }: Progress): void => void (phase === 'load' && loads.resolve())
+      const task = engine.generate(taskFor(prompt), files, { signal: cancel.signal, onProgress })
+      task.catch(() => {})
+      await loads.promise
+      cancel.abort()
+      await expect(task).rejects.toMatchObject({ code: 'cancelled' })
+      expect(isRunning(engine.pid!)).toBe(lives)
+      if (lives) await expect(engine.generate(taskFor('pictures'), files)).resolves.toMatchObject({ warnings: [] })
+    }
+  })
+
   it('before the task runs is a cancellation as well', async () => {
     await expect(start({ signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'cancelled' })
     await expect(attempt('pictures', { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'cancelled' })

@@ -1,4 +1,5 @@
 // An engine process whose tasks misbehave as their prompt says; everything round them is the real child program.
+import { once } from 'node:events'
 import { pbkdf2Sync } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -23,8 +24,10 @@ const result: GenerateResult = {
   warnings: [],
 }
 
+let stop = new AbortController()
+
 serveRequests((settings) => ({
-  async generate(task, _files, { onProgress, onImage }) {
+  async generate(task, _files, { onProgress, onImage, onInterruptible }) {
     const [behaviour, detail] = task.prompt.split(' ')
     onProgress({ phase: 'encode' })
     switch (behaviour) {
@@ -71,6 +74,14 @@ serveRequests((settings) => ({
         writeFileSync(path.join(settings.scratchDir, 'half-written'), 'half')
         onProgress({ phase: 'load', component: 'unet' })
         return busyForever()
+      case 'stoppable':
+        // Stops when it is asked to, after a while that may be too long.
+        onInterruptible()
+        onProgress({ phase: 'load', component: 'unet' })
+        await once(stop.signal, 'abort')
+        stop = new AbortController()
+        if (detail === 'never') return busyForever()
+        throw new AppError('cancelled', 'cancelled')
       case 'busy':
         onProgress({ phase: 'load', component: 'unet' })
         return busyForever()
@@ -90,6 +101,7 @@ serveRequests((settings) => ({
     throw new AppError('bad_file', `the file is no ${kind}`)
   },
   choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
+  cancel: () => stop.abort(),
   probe: async () => ({
     onnxruntimeVersion: process.versions.node,
     providers: [{ device: settings.device, loads: true, reason: null }],

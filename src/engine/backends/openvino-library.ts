@@ -75,7 +75,7 @@ export function loadOpenvino(place: OpenvinoPlace): OpenvinoLibrary {
 
 function bind(place: OpenvinoPlace): OpenvinoLibrary {
   const file = open(place)
-  const call = (prototype: string): NativeFunction => file.func(prototype)
+  const call = (prototype: string): NativeFunction => functionOf(place, file, prototype)
   const lastError = call('const char* ov_get_last_err_msg()') as () => string
   const fail = (): never => {
     throw new OpenvinoError(lastError() || 'no reason given')
@@ -221,9 +221,25 @@ function bind(place: OpenvinoPlace): OpenvinoLibrary {
   }
 }
 
+/** A function of the library. Throws `device_unavailable` where it has none of that name: it is something else. */
+function functionOf({ library }: OpenvinoPlace, file: LibraryHandle, prototype: string): NativeFunction {
+  try {
+    return file.func(prototype)
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error)
+    throw new AppError('device_unavailable', `openvino: ${library} is not OpenVINO ${openvinoRelease}: ${reason}`, {
+      cause: error,
+    })
+  }
+}
+
 /** The library's file, opened. Throws `device_unavailable` with the system's reason. */
 function open({ library }: OpenvinoPlace): LibraryHandle {
   if (!existsSync(library)) throw new AppError('device_unavailable', `openvino: ${library} has vanished`)
+  // Their names end in year, release and patch: 2641 is 2026.4.1.
+  const named = /\.(\d\d)(\d)(\d)(?:\.dylib)?$/.exec(library)
+  if (named && `20${named[1]}.${named[2]}` !== openvinoRelease)
+    throw wrongRelease(library, `20${named[1]}.${named[2]}.${named[3]}`)
   try {
     return koffi.load(library)
   } catch (error) {
@@ -247,7 +263,7 @@ function versionOf({ library }: OpenvinoPlace, call: (prototype: string) => Nati
 }
 
 /** The refusal of a library of another release, whose functions and answers may differ. */
-export function wrongRelease(library: string, version: string): AppError {
+function wrongRelease(library: string, version: string): AppError {
   return new AppError(
     'device_unavailable',
     `openvino: ${library} is version ${version}, Sepia works with ${openvinoRelease}; "sepia backend install openvino" fetches it`,
