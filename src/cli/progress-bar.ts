@@ -50,6 +50,14 @@ export class ProgressNarrator {
       }
       case 'load':
         return { label: `loading ${componentWords[progress.component]}`, fraction: null, details: [] }
+      case 'calibrate': {
+        const { component, of, step } = progress
+        return {
+          label: `measuring ${componentWords[component]} for int8`,
+          fraction: step / of,
+          details: [`${step}/${of}`],
+        }
+      }
       case 'encode':
         return { label: 'encoding the prompt', fraction: null, details: [] }
       case 'encodeStart':

@@ -10,6 +10,7 @@ import type { Checkpoint, Component, ComponentName } from '#engine/weights/check
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
 import { readBranches, type LoraBranches } from '#engine/weights/lora/lora-branches.ts'
 import { variantOf, type NetworkLoras } from '#engine/weights/lora/network-loras.ts'
+import { quantizationDigest, type Quantization } from '#engine/quantize/quantization.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { networkArithmetic, type ChosenEngine } from './engine-choice.ts'
 import { networkQuantization } from './network-quantization.ts'
@@ -28,7 +29,7 @@ export type OpenModel = {
 
 /** How one kind of network is loaded from a component. */
 export type NetworkRequest<Config, Options, Network> = {
-  readonly kind: 'textEncoder' | 'unet' | 'vaeDecoder' | 'vaeEncoder'
+  readonly kind: 'textEncoder' | 'unet' | 'observedUNet' | 'vaeDecoder' | 'vaeEncoder'
   readonly component: Component<Config>
   readonly options: Options
   /** `loraTargets`: the modules that are to take branches. */
@@ -37,6 +38,8 @@ export type NetworkRequest<Config, Options, Network> = {
   readonly activationBytes: number
   /** What the task's LoRAs do to it; absent or null where nothing. */
   readonly loras?: NetworkLoras | null
+  /** How it is quantised, where that is not the precision's own way; null: not at all. */
+  readonly quantization?: Quantization | null
 }
 
 /** A network that LoRAs may change. */
@@ -71,10 +74,10 @@ export class PipelineCache implements AsyncDisposable {
   readonly #previews = new Map<string, PreviewProjection>()
   readonly #availableBytes: () => number
   #engine: Promise<OpenEngine> | null = null
+  #interruptible: OpenEngine['interruptible'] = null
   #tried: Promise<void> | null = null
 
   /** `freeBytes` is what the machine, or this process's container, could still give. */
-  #interruptible: OpenEngine['interruptible'] = null
   constructor(settings: EngineSettings, overrides: { freeBytes?: () => number } = {}) {
     const { memoryLimitBytes } = settings
     const freeBytes = overrides.freeBytes ?? (() => process.availableMemory())
@@ -90,9 +93,6 @@ export class PipelineCache implements AsyncDisposable {
     return (await this.#open()).choice
   }
 
-  /**
-   * The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. `servedModel` is
-   * the one whose tokenizer a single file without its own may take.
   /** Stop what runs, where the backend can; everything else that needs it rejects with `cancelled` until {@link resume}. */
   interrupt(): void {
     this.#interruptible?.interrupt()
@@ -108,6 +108,9 @@ export class PipelineCache implements AsyncDisposable {
     return this.#interruptible !== null
   }
 
+  /**
+   * The model at `path`, of whose weights nothing is read yet; opened again when its files have changed. `servedModel` is
+   * the one whose tokenizer a single file without its own may take.
    */
   async checkpoint(path: string, servedModel?: string): Promise<Checkpoint> {
     const known = this.#checkpoints.get(path)
@@ -179,7 +182,12 @@ export class PipelineCache implements AsyncDisposable {
     const hash = model.hashes.get(component.name)!
     const { backend, choice } = await this.#open()
     const { precision, arithmetic } = networkArithmetic(component.name, choice)
-    const plainKey = `${kind} ${hash} ${precision} ${arithmetic} ${JSON.stringify(options)}`
+    const quantization =
+      request.quantization === undefined
+        ? await networkQuantization(component, hash, choice, this.settings.cacheDir)
+        : (request.quantization ?? undefined)
+    const rounding = quantization ? `int8 ${quantizationDigest(quantization)} ` : ''
+    const plainKey = `${kind} ${hash} ${precision} ${arithmetic} ${rounding}${JSON.stringify(options)}`
     const key = loras === null ? plainKey : `${plainKey} loras ${variantOf(loras)}`
     const known = this.#networks.get(key)
     if (known) {
@@ -188,7 +196,6 @@ export class PipelineCache implements AsyncDisposable {
       await this.#setBranches(key, known, loras)
       return known.network as Network
     }
-    const quantization = await networkQuantization(component, choice)
     const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = this.settings
     const report = (doneBytes: number, totalBytes: number): void =>
       onProgress({ phase: 'prepare', component: component.name, doneBytes, totalBytes })

@@ -139,6 +139,8 @@ export type Progress =
       readonly totalBytes: number
     }
   | { readonly phase: 'load'; readonly component: ComponentName }
+  /** The ranges of a network's values are found out, once; `step` evaluations or layers are done. */
+  | { readonly phase: 'calibrate'; readonly component: ComponentName; readonly step: number; readonly of: number }
   | { readonly phase: 'encode' }
   /** The picture to start from goes through the VAE. */
   | { readonly phase: 'encodeStart' }
@@ -217,10 +219,10 @@ export type EngineEvent =
       readonly seed: number
       readonly bytes: Uint8Array
     }
-  | { readonly type: 'result'; readonly id: number; readonly result: unknown }
-  | {
   /** From now on the task stops when it is asked to. */
   | { readonly type: 'interruptible'; readonly id: number }
+  | { readonly type: 'result'; readonly id: number; readonly result: unknown }
+  | {
       readonly type: 'error'
       readonly id: number
       readonly error: ErrorDetail

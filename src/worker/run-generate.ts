@@ -6,6 +6,8 @@ import { vaeScaleFactor } from '#engine/models/vae-config.ts'
 import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#image/codec.ts'
 import type { Tensor } from '#tensor/tensor.ts'
 import type { PipelineCache } from './pipeline-cache.ts'
+import { calibrateModel } from './calibrate.ts'
+import { needsCalibration } from './network-quantization.ts'
 import { pngText, type MadeWith } from './png-text.ts'
 import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
 import { AppError } from '../errors.ts'
@@ -21,10 +23,10 @@ export type GenerateContext = {
   readonly pipelines: PipelineCache
   readonly onProgress: (progress: Progress) => void
   readonly onImage: (index: number, seed: number, bytes: Uint8Array) => Promise<void>
-  /** Told of each picture as the networks made it, before it is put into its place in the picture that was given. */
-  readonly onPainted?: (index: number, pixels: Pixels) => void
   /** Told when the task can be stopped. */
   readonly onInterruptible?: () => void
+  /** Told of each picture as the networks made it, before it is put into its place in the picture that was given. */
+  readonly onPainted?: (index: number, pixels: Pixels) => void
   /** Milliseconds of a clock, by which previews are paced. */
   readonly now?: () => number
 }
@@ -61,9 +63,11 @@ export async function runGenerate(
   const opened = otherVae ? await pipelines.withVae(ownModel, otherVae, onProgress) : ownModel
   const refiner = refinerPath === null ? null : await pipelines.open(refinerPath, onProgress)
   const { backend, precision } = await pipelines.choice()
+  if (pipelines.isInterruptible) context.onInterruptible?.()
   const made: MadeWith = { backend, precision, model: opened.modelHash, refiner: refiner?.modelHash ?? null }
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, made))
-  if (pipelines.isInterruptible) context.onInterruptible?.()
+  if (needsCalibration(made))
+    for (const model of [opened, refiner]) if (model) await calibrateModel(model, pipelines, onProgress)
 
   // 3. pictures
   const stepMs: number[] = []

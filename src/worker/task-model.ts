@@ -58,7 +58,8 @@ function scalingOf({ latentsMean, latentsStd, scalingFactor, shiftFactor }: VaeC
   return JSON.stringify([scalingFactor, shiftFactor, latentsMean, latentsStd])
 }
 
-function denoiserModel(checkpoint: Checkpoint): DenoiserModel {
+/** What the pipeline needs to know of one checkpoint's text encoders, UNet and schedule. */
+export function denoiserModel(checkpoint: Checkpoint): DenoiserModel {
   const { forceZerosForEmptyPrompt, kind, scheduler, textEncoder, textEncoder2, tokenizer, tokenizer2, unet } =
     checkpoint
   return {

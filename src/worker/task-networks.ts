@@ -83,7 +83,8 @@ async function vaeArithmetic({ pipelines }: NetworkHooks): Promise<Arithmetic> {
   return networkArithmetic('vae', await pipelines.choice()).arithmetic
 }
 
-function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hooks: NetworkHooks): DenoiserNetworks {
+/** The networks of one denoiser without its VAE. */
+export function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hooks: NetworkHooks): DenoiserNetworks {
   const { path, textEncoder, textEncoder2, unet } = opened.checkpoint
   const load = loaderOf(opened, hooks)
   return {

@@ -24,6 +24,8 @@ export type UNetGraphOptions = LayerOptions & {
   readonly controlResiduals: boolean
   /** Layers that compute in 8-bit integers, with weights rounded for it (quantize/quantized-weights.ts); without it none do. */
   readonly quantization?: Quantization | undefined
+  /** Called when the network is built, to add outputs to it. */
+  readonly observe?: ((g: GraphBuilder) => void) | undefined
 }
 
 /**
@@ -68,6 +70,7 @@ export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph 
   // 5. out
   const normed = silu(g, groupNorm(g, x, 'conv_norm_out', config.normNumGroups, config.normEps))
   g.output('noise_pred', conv2d(g, normed, 'conv_out', config.outChannels))
+  options.observe?.(g)
   return g.finish()
 }
 

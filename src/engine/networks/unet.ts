@@ -3,6 +3,7 @@ import type { Session } from '../backend.ts'
 import { timeProjection } from '../models/time-embedding.ts'
 import { unetGraph } from '../models/unet.ts'
 import type { UNetConfig } from '../models/unet-config.ts'
+import type { GraphBuilder } from '../onnx/graph-builder.ts'
 import type { LoraBranches } from '../weights/lora/lora-branches.ts'
 import { branchFeeds, type LoraFeeds } from './lora-feeds.ts'
 import { areLarge, createSession, type NetworkSource } from './network-source.ts'
@@ -24,6 +25,19 @@ export type UNetConditioning = {
   readonly addEmbeds: Tensor
 }
 
+/** One evaluation of a UNet. */
+export type UNetEvaluation = {
+  readonly sample: Tensor
+  readonly timestep: number
+  readonly conditioning: UNetConditioning
+}
+
+/** Watches a UNet: adds outputs to its graph, and is shown each evaluation with all that came out. */
+export type UNetObserver = {
+  build(g: GraphBuilder): void
+  evaluated(evaluation: UNetEvaluation, outputs: Readonly<Record<string, Tensor>>): void
+}
+
 /** A UNet that is loaded for one size. */
 export class UNet implements AsyncDisposable {
   readonly config: UNetConfig
@@ -32,13 +46,21 @@ export class UNet implements AsyncDisposable {
   /** The input that tells the time, filled anew for each evaluation. */
   readonly #timeProj: Tensor
   readonly #loraTargets: ReadonlySet<string>
+  readonly #observer: UNetObserver | undefined
   #loras: LoraFeeds = {}
 
-  private constructor(config: UNetConfig, batch: number, session: Session, loraTargets: ReadonlySet<string>) {
+  private constructor(
+    config: UNetConfig,
+    batch: number,
+    session: Session,
+    loraTargets: ReadonlySet<string>,
+    observer?: UNetObserver,
+  ) {
     this.config = config
     this.batch = batch
     this.#session = session
     this.#loraTargets = loraTargets
+    this.#observer = observer
     this.#timeProj = zeros([batch, config.timeProjDim])
   }
 
@@ -47,6 +69,7 @@ export class UNet implements AsyncDisposable {
     source: NetworkSource<UNetConfig>,
     options: UNetOptions,
     loraTargets: ReadonlySet<string> = new Set(),
+    observer?: UNetObserver,
   ): Promise<UNet> {
     const { backend, config, precision, quantization } = source
     const graph = unetGraph(config, {
@@ -57,6 +80,7 @@ export class UNet implements AsyncDisposable {
       loraTargets,
       controlResiduals: false,
       quantization,
+      observe: observer && ((g) => observer.build(g)),
     })
     return new UNet(
       config,
@@ -67,6 +91,7 @@ export class UNet implements AsyncDisposable {
         keepActivations: true,
       }),
       loraTargets,
+      observer,
     )
   }
 
@@ -84,6 +109,7 @@ export class UNet implements AsyncDisposable {
       add_embeds: conditioning.addEmbeds,
       ...this.#loras,
     })
+    this.#observer?.evaluated({ sample, timestep, conditioning }, outputs)
     return outputs['noise_pred']
   }
 

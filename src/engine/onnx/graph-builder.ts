@@ -48,6 +48,8 @@ export class GraphBuilder {
   readonly loraTargets: ReadonlySet<string>
   /** Which layers compute in 8-bit integers; absent: none. */
   readonly quantization: Quantization | undefined
+  /** Path of a linear or convolution → the value that it reads, and the edge of its window (1 for a linear). */
+  readonly layerInputs = new Map<string, { readonly value: Value; readonly kernel: number }>()
   readonly #nodes: NodeProto[] = []
   readonly #constants = new Map<string, TensorProto>()
   readonly #weights = new Map<string, WeightUse>()

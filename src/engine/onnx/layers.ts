@@ -23,6 +23,7 @@ export function linear(
   { bias = true }: { bias?: boolean } = {},
 ): Value {
   const [rows, inFeatures] = x.shape as [number, number]
+  g.layerInputs.set(path, { value: x, kernel: 1 })
   const layer = g.quantization?.layers.get(path)
   let y: Value
   if (layer) y = int8Linear(g, x, layer, path, outFeatures, { bias })
@@ -41,6 +42,7 @@ export function linear(
 
 /** One of two halves of a linear's `outFeatures`, without computing the other. (N, in) → (N, outFeatures / 2) */
 export function linearHalf(g: GraphBuilder, x: Value, path: string, outFeatures: number, index: 0 | 1): Value {
+  g.layerInputs.set(path, { value: x, kernel: 1 })
   const layer = g.quantization?.layers.get(path)
   if (layer) return int8Linear(g, x, layer, path, outFeatures, { share: { index, of: 2 } })
   const [rows, inFeatures] = x.shape
@@ -73,6 +75,7 @@ export function conv2d(
     strides: [stride, stride],
     pads: [padding, padding, padEnd, padEnd],
   }
+  g.layerInputs.set(path, { value: x, kernel })
   const layer = g.quantization?.layers.get(path)
   let y: Value
   if (layer) y = int8Conv2d(g, x, layer, path, outChannels, { kernel, stride, padding, padEnd, size })

@@ -52,11 +52,18 @@ export function dynamicLayers(tensors: ReadonlyMap<string, { readonly shape: rea
   return new Map(quantizableLayers(tensors).map((path) => [path, { range: null, smoothing: null }]))
 }
 
+const digests = new WeakMap<Quantization, string>()
+
 /** A digest of all that the rounded weights depend on, beside the weights themselves. */
-export function quantizationDigest({ layers, weightLayout, weightLimit }: Quantization): string {
+export function quantizationDigest(quantization: Quantization): string {
+  const known = digests.get(quantization)
+  if (known !== undefined) return known
+  const { layers, weightLayout, weightLimit } = quantization
   const hash = createHash('sha256').update(`${weightLayout} ${weightLimit}`)
   for (const path of [...layers.keys()].sort()) hash.update(`\n${path} ${layers.get(path)!.smoothing?.join() ?? ''}`)
-  return hash.digest('hex')
+  const digest = hash.digest('hex')
+  digests.set(quantization, digest)
+  return digest
 }
 
 /** Into how many parts a linear's outputs are stored, each of them a matrix of its own: a gated projection into two. */
