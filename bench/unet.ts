@@ -16,11 +16,13 @@ import { parseArgs } from 'node:util'
 import { backendNames, precisions } from '#engine/backend.ts'
 import { addEmbeds } from '#engine/models/time-embedding.ts'
 import { UNet } from '#engine/networks/unet.ts'
+import { openvinoFolders } from '#cli/backend-places.ts'
 import { PipelineCache } from '#worker/pipeline-cache.ts'
 import { createScratch, removeScratch } from '#worker/scratch-folder.ts'
 import { TorchGenerator } from '#tensor/random.ts'
 import { openSafetensors, readTensorF32 } from '#tensor/safetensors.ts'
 import { tensor, type Tensor } from '#tensor/tensor.ts'
+import { resolveConfig } from '../src/config.ts'
 import { tableOf } from './table.ts'
 
 const { values } = parseArgs({
@@ -163,6 +165,7 @@ async function withUNet<T>(
     backend: oneOf('backend', values.backend, backendNames),
     precision: oneOf('precision', values.precision, precisions),
     threads: Number(values.threads),
+    openvinoFolders: openvinoFolders(resolveConfig(process.env)),
     cacheDir,
     cacheLimitBytes: 64e9,
     scratchDir,

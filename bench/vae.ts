@@ -1,24 +1,31 @@
 // Decoding latents of one size: whole, and in strips. Seconds, load, the most memory, and how far strips are from whole.
 //
-//   node bench/vae.ts --model FILE|FOLDER [--sizes 1024] [--ways whole,strips] [--cache DIR] [--threads N]
+//   node bench/vae.ts --model FILE|FOLDER [--sizes 1024] [--ways whole,strips] [--runs 2] [--cache DIR] [--threads N]
+//                     [--backend onnxruntime|openvino] [--precision fp32|bf16]
 //
-// Every row is a process of its own that decodes twice; the table gives the quicker one.
+// `auto` is the way that Sepia takes. Every row is a process of its own; the table gives its quickest run.
 import { spawn } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { availableParallelism, tmpdir } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
-import { vaeScaleFactor } from '#engine/models/vae-config.ts'
+import { backendNames, precisions } from '#engine/backend.ts'
+import { openvinoFolders } from '#cli/backend-places.ts'
+import { vaeDecoderGraph } from '#engine/models/vae.ts'
+import { vaeScaleFactor, type VaeConfig } from '#engine/models/vae-config.ts'
+import { createSession, type NetworkSource } from '#engine/networks/network-source.ts'
 import { StripDecoder } from '#engine/networks/strip-decoder.ts'
 import { VaeDecoder } from '#engine/networks/vae-decoder.ts'
-import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import { componentHash } from '#engine/weights/hash.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { prepareWeights } from '#engine/weights/prepared-cache.ts'
+import { networkArithmetic } from '#worker/engine-choice.ts'
+import { openEngine } from '#worker/open-backend.ts'
 import { createScratch, removeScratch } from '#worker/scratch-folder.ts'
 import { TorchGenerator } from '#tensor/random.ts'
+import type { Tensor } from '#tensor/tensor.ts'
+import { resolveConfig } from '../src/config.ts'
 import { watchMemory } from './memory/process-tree.ts'
 import { tableOf } from './table.ts'
 
@@ -29,12 +36,15 @@ const { values } = parseArgs({
     ways: { type: 'string', default: 'whole,strips' },
     cache: { type: 'string', default: '.bench-cache' },
     threads: { type: 'string', default: String(availableParallelism()) },
+    backend: { type: 'string', default: 'onnxruntime' },
+    precision: { type: 'string', default: 'fp32' },
+    runs: { type: 'string', default: '2' },
     once: { type: 'string' },
     out: { type: 'string' },
   },
 })
 
-type Measurement = { readonly loadSeconds: number; readonly seconds: number }
+type Measurement = { readonly loadSeconds: number; readonly seconds: readonly number[] }
 
 if (!values.model) throw new Error('--model FILE|FOLDER is missing')
 if (values.once) process.stdout.write(JSON.stringify(await measure(values.model, values.once, Number(values.sizes))))
@@ -58,8 +68,14 @@ async function table(): Promise<void> {
         const { loadSeconds, seconds } = JSON.parse(text) as Measurement
         const picture = new Float32Array(readFileSync(out).buffer.slice(0))
         first ??= picture
-        const cells = [seconds.toFixed(2), loadSeconds.toFixed(2), totalMb.toFixed(0), privateMb.toFixed(0)]
+        const cells = [
+          Math.min(...seconds).toFixed(2),
+          loadSeconds.toFixed(2),
+          totalMb.toFixed(0),
+          privateMb.toFixed(0),
+        ]
         rows.push([`${size}²`, way, ...cells, farthest(first, picture).toExponential(1)])
+        process.stderr.write(`${rows.at(-1)!.join('  ')}\n`)
       }
     }
   } finally {
@@ -78,32 +94,57 @@ async function measure(model: string, way: string, size: number): Promise<Measur
     const folders = { cacheDir, scratchDir, onProgress: () => {} }
     const hash = await componentHash(vae, folders)
     using prepared = await prepareWeights(vae, hash, { ...folders, dtype: 'F32', limitBytes: 64e9 })
-    const threads = Number(values.threads)
-    const backend = onnxruntimeBackend({ device: 'cpu', threads, externalDataRoot: externalDataRoot(cacheDir) })
-    const source = {
-      backend,
-      config: vae.config,
-      weights: prepared.weights,
-      precision: 'fp32',
-      arithmetic: 'graph',
-    } as const
+    const { backend, choice } = await openEngine({
+      ...folders,
+      device: 'cpu',
+      backend: oneOf(values.backend, backendNames),
+      precision: oneOf(values.precision, precisions),
+      openvinoFolders: openvinoFolders(resolveConfig(process.env)),
+      threads: Number(values.threads),
+      cacheLimitBytes: 64e9,
+    })
+    const { config } = vae
+    const source = { backend, config, weights: prepared.weights, ...networkArithmetic('vae', choice) }
     const edge = size / vaeScaleFactor(vae.config)
     const latentSize = { height: edge, width: edge }
     const start = performance.now()
-    await using decoder = await (way === 'strips' ? StripDecoder : VaeDecoder).load(source, latentSize)
+    await using decoder = await openDecoder(way, source, latentSize)
     const loadSeconds = (performance.now() - start) / 1000
     const latents = new TorchGenerator(1).randn([1, vae.config.latentChannels, edge, edge])
-    let seconds = Infinity
-    for (let run = 0; run < 2; run++) {
+    const seconds: number[] = []
+    for (let run = 0; run < Number(values.runs); run++) {
       const begin = performance.now()
       const picture = await decoder.decode(latents)
-      seconds = Math.min(seconds, (performance.now() - begin) / 1000)
-      if (run === 0) writeFileSync(values.out!, picture.data)
+      seconds.push((performance.now() - begin) / 1000)
+      if (run === 0 && values.out) writeFileSync(values.out, picture.data)
     }
     return { loadSeconds, seconds }
   } finally {
     await removeScratch(scratchDir)
   }
+}
+
+type Decoder = AsyncDisposable & { decode(latents: Tensor): Promise<Tensor> }
+
+async function openDecoder(
+  way: string,
+  source: NetworkSource<VaeConfig>,
+  size: { readonly height: number; readonly width: number },
+): Promise<Decoder> {
+  if (way === 'auto') return await VaeDecoder.load(source, size)
+  if (way === 'strips') return await StripDecoder.load(source, size)
+  const graph = vaeDecoderGraph(source.config, { precision: 'fp32', attention: 'fused', batch: 1, ...size })
+  const session = await createSession(source, graph, { weightsInPlace: false, keepActivations: false })
+  return {
+    decode: async (latents) => (await session.run({ latents }))['image'],
+    [Symbol.asyncDispose]: () => session.close(),
+  }
+}
+
+function oneOf<Value extends string>(value: string, allowed: readonly Value[]): Value {
+  const found = allowed.find((one) => one === value)
+  if (found === undefined) throw new Error(`"${value}" is none of ${allowed.join(', ')}`)
+  return found
 }
 
 /** The largest difference between two pictures of −1..1, as a part of the whole range. */
