@@ -8,6 +8,7 @@ import { addBackendCommands } from './backend-commands.ts'
 import { addLibraryCommands } from './library-commands.ts'
 import { addMachineCommands } from './machine-commands.ts'
 import { addPictureCommands } from './picture-commands.ts'
+import { addQuantizeCommand } from './quantize-command.ts'
 import { addServiceCommands } from './service-commands.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -62,6 +63,7 @@ export function buildProgram(terminal: Terminal, config: () => Config): Command 
   addPictureCommands(program, { terminal, config })
   addMachineCommands(program, { terminal, config })
   addBackendCommands(program, { terminal, config })
+  addQuantizeCommand(program, { terminal, config })
   addLibraryCommands(program, { terminal, config })
   addServiceCommands(program, { terminal, config })
   addAccountCommands(program, { terminal, config })

@@ -16,6 +16,7 @@ import type {
   GenerateTask,
   InspectResult,
   ProbeResult,
+  QuantizeResult,
   Progress,
   TaskFiles,
 } from './protocol.ts'
@@ -161,6 +162,11 @@ export class EngineProcess implements AsyncDisposable {
   /** What `auto` is here. Rejects with `device_unavailable` when what the settings ask for cannot be had. */
   choose(hooks: Pick<TaskHooks, 'signal'> = {}): Promise<EngineChoice> {
     return this.#request({ type: 'choose' }, hooks)
+  }
+
+  /** Make a model ready for int8 and tell what that does to it. */
+  quantize(path: string, hooks: Omit<TaskHooks, 'onImage'> = {}): Promise<QuantizeResult> {
+    return this.#request({ type: 'quantize', path }, hooks)
   }
 
   /** Which execution providers load in this process. */

@@ -31,6 +31,15 @@ serveRequests((settings): Engine => {
       return inspectAsset(asset)
     },
     cancel: () => pipelines?.interrupt(),
+    async quantize(path, { onProgress }) {
+      const [{ quantizeModel }, { PipelineCache }] = await Promise.all([
+        import('./quantize-model.ts'),
+        import('./pipeline-cache.ts'),
+      ])
+      pipelines ??= new PipelineCache(settings)
+      pipelines.resume()
+      return quantizeModel(path, pipelines, onProgress)
+    },
     async choose() {
       const { chooseEngine } = await import('./engine-choice.ts')
       const { backend, precision } = await chooseEngine(settings)

@@ -124,6 +124,7 @@ export type EngineRequest =
   | { readonly type: 'inspect'; readonly id: number; readonly path: string }
   | { readonly type: 'inspectAsset'; readonly id: number; readonly asset: AssetInspection }
   | { readonly type: 'choose'; readonly id: number }
+  | { readonly type: 'quantize'; readonly id: number; readonly path: string }
   | { readonly type: 'probe'; readonly id: number }
   | { readonly type: 'close'; readonly id: number }
 
@@ -196,6 +197,27 @@ export type InspectResult = {
   readonly unusable: { readonly code: ErrorCode; readonly message: string } | null
 }
 
+/** The answer to `quantize`: what int8 does to a model's UNet. */
+export type QuantizeResult = {
+  readonly backend: BackendName
+  /** Content hash of the UNet. */
+  readonly network: ContentHash
+  /** Bytes of its weights in the model, and rounded. */
+  readonly sourceBytes: number
+  readonly roundedBytes: number
+  /** Largest rounded weight on this machine. */
+  readonly weightLimit: number
+  /** Every layer that could be rounded; how and at which relative error of its output where that was measured. */
+  readonly layers: readonly {
+    readonly path: string
+    readonly int8: boolean
+    readonly method?: string
+    readonly error?: number
+  }[]
+  /** Relative error of the network's output at some noise levels; null where no ranges had to be measured. */
+  readonly outputErrors: readonly { readonly timestep: number; readonly error: number }[] | null
+}
+
 /** The answer to `probe`. */
 export type ProbeResult = { readonly onnxruntimeVersion: string; readonly providers: readonly ProviderProbe[] }
 
@@ -206,6 +228,7 @@ export type EngineResults = {
   readonly inspect: InspectResult
   readonly inspectAsset: AssetReport
   readonly choose: EngineChoice
+  readonly quantize: QuantizeResult
   readonly probe: ProbeResult
   readonly close: null
 }

@@ -15,6 +15,7 @@ import type {
   InspectResult,
   ProbeResult,
   Progress,
+  QuantizeResult,
   TaskFiles,
 } from './protocol.ts'
 import type { WatchOrder } from './parent-watch.ts'
@@ -26,6 +27,7 @@ export type Engine = AsyncDisposable & {
   inspect(path: string, hooks: Pick<EngineHooks, 'onProgress'>): Promise<InspectResult>
   inspectAsset(asset: AssetInspection): Promise<AssetReport>
   choose(): Promise<EngineChoice>
+  quantize(path: string, hooks: Pick<EngineHooks, 'onProgress'>): Promise<QuantizeResult>
   probe(): Promise<ProbeResult>
   /** Stop the task that runs, if it can be stopped; it then rejects with `cancelled`. */
   cancel(): void
@@ -100,6 +102,8 @@ async function perform(engine: Engine, request: EngineRequest): Promise<EngineRe
       return engine.inspectAsset(request.asset)
     case 'choose':
       return engine.choose()
+    case 'quantize':
+      return engine.quantize(request.path, { onProgress })
     case 'probe':
       return engine.probe()
     case 'close':

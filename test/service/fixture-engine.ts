@@ -119,6 +119,9 @@ serveRequests(() => ({
     throw new AppError('bad_file', `${file}: is not a model`)
   },
   inspectAsset: inspect,
+  quantize: async () => {
+    throw new Error('quantize: not in this engine')
+  },
   choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
   cancel: () => {},
   probe: async () => ({ onnxruntimeVersion: '', providers: [] }),

@@ -100,6 +100,9 @@ serveRequests((settings) => ({
   inspectAsset: async ({ kind }) => {
     throw new AppError('bad_file', `the file is no ${kind}`)
   },
+  quantize: async () => {
+    throw new Error('quantize: not in this engine')
+  },
   choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
   cancel: () => stop.abort(),
   probe: async () => ({
