@@ -1,0 +1,76 @@
+"""The decoder at the whole size, and how good the autoencoder is."""
+
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from run import Run, Time
+from scenes import draw, scene
+from vae import FACTOR, NOISE, decode_inner, decode_outer, encode, home, load, psnr
+
+
+def train(
+    state: Path,
+    concepts: list[dict],
+    styles: list[str],
+    time_allowed: Time,
+    device: torch.device,
+    seed: int,
+    batch: int,
+) -> None:
+    """The stage decoder: the whole decoder on parts of whole-size pictures. The encoder, and so the latents, stay."""
+    torch.manual_seed(seed)
+    vae = load(state).train().requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+    vae.to(device, memory_format=torch.channels_last)
+    run = Run(
+        home(state) / "decoder.pt", {"decoder": vae.decoder, "post": vae.post_quant_conv}, 1.5e-4, device, seed, 0.995
+    )
+    r = random.Random(seed * 1_000_003 + run.steps)
+    cells = 1024 // FACTOR
+    for _ in run.budget(time_allowed, 0.4):
+        side = cells if run.steps % 25 == 24 else 10
+        rows = []
+        for _ in range(1 if side == cells else batch):
+            x = draw(state, scene(concepts, styles, "all", r, 0.4), 1024, 1024).mul_(2).sub_(1)[None].to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                z = encode(vae, F.avg_pool2d(x, 4).contiguous(memory_format=torch.channels_last)).float()
+            # Every other part lies at the picture's border, whose darker line comes from the padding with zeros.
+            top, left = (
+                r.choice((0, cells - side, r.randint(0, cells - side), r.randint(0, cells - side))) for _ in range(2)
+            )
+            rows.append((x, z, top, left))
+        z = torch.cat([z[:, :, top : top + side, left : left + side] for _, z, top, left in rows])
+        z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=device) * 2 * NOISE
+        with torch.autocast(device.type, torch.bfloat16):
+            drawn = decode_outer(vae, decode_inner(vae, z.contiguous(memory_format=torch.channels_last)))
+        loss = torch.zeros((), device=device)
+        quality = []
+        for y, (x, _, top, left) in zip(drawn.float(), rows, strict=True):
+            # A cell beside a cut is not compared: its neighbours are missing, as they never are in use.
+            a, b = (0 if at == 0 else 1 for at in (top, left))
+            c, d = (side if at == cells - side else side - 1 for at in (top, left))
+            y = y[:, a * FACTOR : c * FACTOR, b * FACTOR : d * FACTOR]
+            part = x[0, :, (top + a) * FACTOR : (top + c) * FACTOR, (left + b) * FACTOR : (left + d) * FACTOR]
+            loss = loss + (4 * F.mse_loss(y, part) + 0.5 * F.l1_loss(y, part)) / len(rows)
+            quality.append(psnr(y.detach()[None], part[None]))
+        run.step(loss, len(rows), **{"psnr_whole" if side == cells else "psnr_part": torch.cat(quality).mean()})
+
+
+@torch.no_grad()
+def measure(
+    state: Path, concepts: list[dict], styles: list[str], count: int, seed: int
+) -> tuple[list[float], torch.Tensor]:
+    """PSNR of scenes of 1024 × 1024 that no training saw, and pictures beside decoded ones for a sheet."""
+    vae = load(state)
+    r = random.Random(f"held out {seed}")
+    values, pairs = [], []
+    for _ in range(count):
+        x = draw(state, scene(concepts, styles, "all", r, 0.4), 1024, 1024)[None] * 2 - 1
+        y = vae.decode(vae.encode(x).latent_dist.mean).sample
+        values.append(float(psnr(y, x)))
+        pairs += [F.avg_pool2d(picture, 2) for picture in (x, y.clamp(-1, 1))]
+    return values, torch.cat(pairs)

@@ -1,0 +1,123 @@
+"""Pocket from icons to a model, one command a stage: python tools/pocket/train.py STAGE --state FOLDER [--minutes N].
+
+    fetch     the icon sets, from npm
+    concepts  the tiers, into concepts.json (its content is committed before a tier is trained)
+    render    the icons of a tier as sprites
+    vae       the autoencoder at a quarter of the size
+    decoder   the decoder's outer levels, at the whole size
+    latents   scenes and captions, encoded
+    text      both text encoders against small latents
+    unet      the UNet
+    quality   the autoencoder's PSNR on held-out scenes, and a sheet: STATE/quality.png
+
+Every stage can be stopped (SIGTERM, --minutes) and goes on when it is called again. All state is in --state.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# A thread that waits for another one must not keep a core of a shared machine busy. And glibc must keep large blocks,
+# which saves half of the time on a CPU. All this has to be said before a process begins.
+SETTINGS = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+}
+if __name__ == "__main__" and not SETTINGS.keys() <= os.environ.keys():
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**SETTINGS, **os.environ})
+
+
+def main() -> None:
+    """Read the command line and run a stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "stage", choices=("fetch", "concepts", "render", "vae", "decoder", "latents", "text", "unet", "quality")
+    )
+    parser.add_argument(
+        "--state", type=Path, required=True, help="folder of data and checkpoints, outside the work tree"
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="train for so long, then save (default 10)")
+    parser.add_argument("--of-processor", action="store_true", help="count the processor's minutes, not the clock's")
+    parser.add_argument("--tier", type=int, default=64, help="how many concepts: 64, 150 or 300 (default 64)")
+    parser.add_argument("--styles", default="cartoon,flat", help="styles to learn (default cartoon,flat)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default auto)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--batch", type=int, help="samples a step (default: the stage's)")
+    parser.add_argument("--vae-start", type=Path, help="vae: a trained autoencoder's folder to start from")
+    parser.add_argument("--mix", default="mostly-single", help="latents: which layouts (single, mostly-single, all)")
+    parser.add_argument("--plain", type=float, help="latents: share of backgrounds of one colour")
+    parser.add_argument("--count", type=int, default=4000, help="latents: how many scenes")
+    parser.add_argument("--size", default="1024x1024", help="latents: width x height")
+    parser.add_argument("--pattern", default="*", help="unet: which files of latents (default: all)")
+    args = parser.parse_args()
+
+    import torch
+
+    from concepts import tier
+    from run import Time, device_of
+    from sources import STYLES
+
+    torch.set_num_threads(args.threads)
+    device = device_of(args.device)
+    allowed = Time(args.minutes, args.of_processor)
+    styles = args.styles.split(",")
+    if unknown := set(styles) - set(STYLES):
+        raise SystemExit(f"--styles must be of {list(STYLES)}, got {sorted(unknown)}")
+    match args.stage:
+        case "fetch":
+            from sources import fetch
+
+            fetch(args.state)
+        case "concepts":
+            from concepts import write
+
+            write(args.state)
+        case "render":
+            from sprites import render
+
+            render(args.state, [c["slug"] for c in tier(args.tier)], styles)
+        case "vae":
+            import vae
+
+            vae.train(args.state, tier(args.tier), styles, allowed, device, args.seed, args.vae_start, args.batch or 8)
+        case "decoder":
+            import decoder
+
+            decoder.train(args.state, tier(args.tier), styles, allowed, device, args.seed, args.batch or 2)
+        case "latents":
+            import latents
+
+            width, height = map(int, args.size.split("x"))
+            latents.make(
+                args.state,
+                tier(args.tier),
+                styles,
+                args.mix,
+                args.plain,
+                args.count,
+                (width, height),
+                device,
+                args.seed,
+            )
+        case "text":
+            import text
+
+            text.train(args.state, allowed, device, args.seed, args.batch or 64)
+        case "unet":
+            import unet
+
+            unet.train(args.state, args.pattern, allowed, device, args.seed, args.batch or 32)
+        case "quality":
+            import decoder
+            from evaluate import sheet
+
+            values, pairs = decoder.measure(args.state, tier(args.tier), styles, 12, args.seed)
+            print(f"held out at 1024 × 1024: {sum(values) / len(values):.2f} dB, worst {min(values):.2f}")
+            sheet(pairs, 6, 256).save(args.state / "quality.png")
+
+
+if __name__ == "__main__":
+    main()
