@@ -1,0 +1,127 @@
+// Rounding of weights and the choice of a layer's range, on numbers small enough to follow.
+import { expect, test } from 'vitest'
+import { parseCalibration } from '#engine/quantize/calibration-file.ts'
+import { chooseLayers, largestLayerError, rangeOf } from '#engine/quantize/choose-layers.ts'
+import type { InputStatistics } from '#engine/quantize/input-statistics.ts'
+import { quantizableLayers } from '#engine/quantize/quantization.ts'
+import { asColumns, roundWeights } from '#engine/quantize/round-weights.ts'
+import { weightLimit } from '#engine/quantize/weight-limit.ts'
+import type { Weights } from '#engine/weights/checkpoint.ts'
+import { TorchGenerator } from '#tensor/random.ts'
+
+test('each output channel has its own scale, and the largest weight is the limit', () => {
+  const weight = Float32Array.of(1, -0.5, 0.25, 0, 8, -8, 4, 2, 0, 0, 0, 0)
+  const { values, scales } = roundWeights('w', weight, { outputs: 3, kernelArea: 1, limit: 127 }, null)
+  expect([...values]).toEqual([127, -64, 32, 0, 127, -127, 64, 32, 0, 0, 0, 0])
+  expect([...scales]).toEqual([Math.fround(1 / 127), Math.fround(8 / 127), 1])
+  const smoothed = roundWeights('w', weight, { outputs: 3, kernelArea: 1, limit: 64 }, [1, 2, 1, 1])
+  expect([...smoothed.values.subarray(0, 8)]).toEqual([64, -64, 16, 0, 32, -64, 16, 8])
+  expect(() => roundWeights('w', Float32Array.of(NaN), { outputs: 1, kernelArea: 1, limit: 127 }, null)).toThrow(
+    'weight "w" holds NaN or infinity',
+  )
+})
+
+test('columns lie pixel by pixel of the kernel, in as many matrices as there are parts', () => {
+  // (2 outputs, 2 inputs, 2 pixels)
+  const values = Int8Array.of(0, 1, 10, 11, 100, 101, 110, 111)
+  expect([...asColumns(values, { outputs: 2, kernelArea: 2, parts: 1 })]).toEqual([0, 100, 10, 110, 1, 101, 11, 111])
+  const rows = Int8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
+  expect([...asColumns(rows, { outputs: 4, kernelArea: 1, parts: 2 })]).toEqual([1, 3, 2, 4, 5, 7, 6, 8])
+})
+
+test('a range holds 0 exactly and a quarter more than was seen', () => {
+  expect(rangeOf(0, 204)).toEqual({ scale: 1, zeroPoint: 0 })
+  expect(rangeOf(-102, 102)).toEqual({ scale: 1, zeroPoint: 128 })
+  expect(rangeOf(3, 204)).toEqual({ scale: 1, zeroPoint: 0 })
+  expect(() => rangeOf(0, Infinity)).toThrow('reaches 0 to Infinity')
+})
+
+/** Rows of 16 channels, and a weight of 32 outputs over them; `outlier` is how much larger one channel is. */
+function layerOf(outlier: number): { statistics: InputStatistics; weights: Weights } {
+  const [channels, count, outputs] = [16, 64, 32]
+  const generator = new TorchGenerator(1)
+  const samples = generator.randn([count, channels]).data
+  for (let row = 0; row < count; row++) samples[row * channels + 3] *= outlier
+  const extreme = (channel: number, choose: (...values: number[]) => number): number =>
+    choose(...Array.from({ length: count }, (_, row) => samples[row * channels + channel]))
+  const weight = generator.randn([outputs, channels]).data
+  for (let output = 0; output < outputs; output++) weight[output * channels + 3] /= outlier
+  return {
+    statistics: {
+      input: { paths: ['m'], channels, kernelArea: 1, samples: count, minimum: '', maximum: '', sample: '' },
+      minimum: Float32Array.from({ length: channels }, (_, channel) => extreme(channel, Math.min)),
+      maximum: Float32Array.from({ length: channels }, (_, channel) => extreme(channel, Math.max)),
+      samples,
+      count,
+    },
+    weights: new Map([
+      ['m.weight', { dtype: 'F32', shape: [outputs, channels], source: { bytes: new Uint8Array(weight.buffer) } }],
+    ]),
+  }
+}
+
+test('a channel that is far larger than the others moves into the weights', async () => {
+  const even = layerOf(1)
+  const [plain] = await chooseLayers(even.statistics, even.weights, 127)
+  expect(plain.error).toBeLessThan(0.015)
+  expect(plain.error).toBeGreaterThan(0.005)
+  const uneven = layerOf(200)
+  const [smoothed] = await chooseLayers(uneven.statistics, uneven.weights, 127)
+  expect(smoothed.method).toBe('smoothing')
+  expect(smoothed.smoothing![3] / smoothed.smoothing![2]).toBeGreaterThan(20)
+  expect(smoothed.error).toBeLessThan(0.02)
+})
+
+test('a layer that rounding would hurt stays as it is, with the error that it would have had', async () => {
+  // What cannot be smoothed: one row is far larger than the others.
+  const { statistics, weights } = layerOf(1)
+  for (let i = 0; i < 16; i++) statistics.maximum[i] *= 300
+  const [kept] = await chooseLayers(statistics, weights, 127)
+  expect(kept.error).toBeGreaterThan(largestLayerError)
+  expect(kept).toMatchObject({ path: 'm', range: null, smoothing: null })
+})
+
+test('what is rounded: no first or last layer, no embedding, no shortcut, no downsampler', () => {
+  const shapes = (keys: Record<string, readonly number[]>) =>
+    new Map(Object.entries(keys).map(([key, shape]) => [key, { shape }]))
+  expect(
+    quantizableLayers(
+      shapes({
+        'conv_in.weight': [4, 4, 3, 3],
+        'time_embedding.linear_1.weight': [4, 4],
+        'down_blocks.0.resnets.0.norm1.weight': [4],
+        'down_blocks.0.resnets.0.conv1.weight': [4, 4, 3, 3],
+        'down_blocks.0.resnets.0.time_emb_proj.weight': [4, 4],
+        'down_blocks.0.resnets.0.conv_shortcut.weight': [4, 4, 1, 1],
+        'down_blocks.0.downsamplers.0.conv.weight': [4, 4, 3, 3],
+        'up_blocks.0.upsamplers.0.conv.weight': [4, 4, 3, 3],
+        'up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight': [4, 4],
+        'conv_out.weight': [4, 4, 3, 3],
+      }),
+    ),
+  ).toEqual([
+    'down_blocks.0.resnets.0.conv1',
+    'up_blocks.0.upsamplers.0.conv',
+    'up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q',
+  ])
+})
+
+test('processors without VNNI get smaller weights', () => {
+  expect(weightLimit('x64', 'flags\t: fpu avx2 avx512_vnni')).toBe(127)
+  expect(weightLimit('x64', 'flags\t: fpu avx2 avx_vnni')).toBe(127)
+  expect(weightLimit('x64', 'flags\t: fpu avx2 avx512f')).toBe(64)
+  expect(weightLimit('x64', '')).toBe(64)
+  expect(weightLimit('arm64', '')).toBe(127)
+})
+
+test('a damaged calibration, or one of another version or network, is none', () => {
+  const layer = { path: 'm', method: 'min-max', error: 0.01, range: { scale: 0.1, zeroPoint: 3 }, smoothing: null }
+  const good = { version: 1, network: 'n', settings: {}, layers: [layer], outputErrors: [] }
+  const parse = (changes: object): unknown => parseCalibration(JSON.stringify({ ...good, ...changes }), 'n')
+  expect(parse({})).toEqual(good)
+  expect(parseCalibration(JSON.stringify(good).slice(0, -10), 'n')).toBeNull()
+  expect(parse({ version: 0 })).toBeNull()
+  expect(parse({ network: 'other' })).toBeNull()
+  expect(parse({ layers: [{ ...layer, range: { scale: 0, zeroPoint: 3 } }] })).toBeNull()
+  expect(parse({ layers: [{ ...layer, smoothing: [1, -1] }] })).toBeNull()
+})
