@@ -145,7 +145,7 @@ def draw(r: random.Random, share_plain: float | None = None) -> Background:
     return Background("place", (place,), r.choice(PLACES[place][0]))
 
 
-@lru_cache(maxsize=400)
+@lru_cache(maxsize=64)
 def pixels(background: Background, width: int, height: int) -> torch.Tensor:
     """The background's pixels: (3, height, width), 0..1. The caller must not change them."""
     if background.kind == "plain":

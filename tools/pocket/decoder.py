@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from batches import drawn
 from run import Run, Time
 from scenes import draw, scene
 from vae import FACTOR, NOISE, decode_inner, decode_outer, encode, home, load, psnr
@@ -19,6 +20,7 @@ def train(
     device: torch.device,
     seed: int,
     batch: int,
+    workers: int,
 ) -> None:
     """The stage decoder: the whole decoder on parts of whole-size pictures. The encoder, and so the latents, stay."""
     torch.manual_seed(seed)
@@ -29,13 +31,20 @@ def train(
     run = Run(
         home(state) / "decoder.pt", {"decoder": vae.decoder, "post": vae.post_quant_conv}, 1.5e-4, device, seed, 0.995
     )
-    r = random.Random(seed * 1_000_003 + run.steps)
     cells = 1024 // FACTOR
+
+    def make(step: int) -> torch.Tensor:
+        r = random.Random(f"decoder {seed} {step}")
+        count = max(1, batch // 8) if step % 25 == 24 else batch
+        scenes = [scene(concepts, styles, "all", r, 0.4) for _ in range(count)]
+        return torch.stack([draw(state, s, 1024, 1024) for s in scenes]).mul_(2).sub_(1)
+
+    batches = drawn(make, run.steps, workers)
     for _ in run.budget(time_allowed, 0.4):
         side = cells if run.steps % 25 == 24 else 10
+        r = random.Random(f"places {seed} {run.steps}")
         rows = []
-        for _ in range(1 if side == cells else batch):
-            x = draw(state, scene(concepts, styles, "all", r, 0.4), 1024, 1024).mul_(2).sub_(1)[None].to(device)
+        for x in next(batches).to(device).split(1):
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 z = encode(vae, F.avg_pool2d(x, 4).contiguous(memory_format=torch.channels_last)).float()
             # Every other part lies at the picture's border, whose darker line comes from the padding with zeros.
@@ -46,10 +55,10 @@ def train(
         z = torch.cat([z[:, :, top : top + side, left : left + side] for _, z, top, left in rows])
         z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=device) * 2 * NOISE
         with torch.autocast(device.type, torch.bfloat16):
-            drawn = decode_outer(vae, decode_inner(vae, z.contiguous(memory_format=torch.channels_last)))
+            outcome = decode_outer(vae, decode_inner(vae, z.contiguous(memory_format=torch.channels_last)))
         loss = torch.zeros((), device=device)
         quality = []
-        for y, (x, _, top, left) in zip(drawn.float(), rows, strict=True):
+        for y, (x, _, top, left) in zip(outcome.float(), rows, strict=True):
             # A cell beside a cut is not compared: its neighbours are missing, as they never are in use.
             a, b = (0 if at == 0 else 1 for at in (top, left))
             c, d = (side if at == cells - side else side - 1 for at in (top, left))

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import vae
 from networks import tokens
-from scenes import draw, scene
+from scenes import Scene, draw, scene
 
 PART = 250
+TOGETHER = 10
 
 
 def folder(state: Path) -> Path:
@@ -31,6 +32,7 @@ def make(
     size: tuple[int, int],
     device: torch.device,
     seed: int,
+    workers: int,
 ) -> None:
     """Draw and encode scenes until there are `count` of this mix and size; a file's content depends on its name alone."""
     width, height = size
@@ -45,9 +47,13 @@ def make(
             continue
         r = random.Random(zlib.crc32(f"{seed} {target.name}".encode()))
         scenes = [scene(concepts, styles, mix, r, plain) for _ in range(PART)]
+
+        def make_pictures(at: int, scenes: list[Scene] = scenes) -> torch.Tensor:
+            part = scenes[at * TOGETHER : (at + 1) * TOGETHER]
+            return torch.stack([draw(state, s, width // 4, height // 4) for s in part]).mul_(2).sub_(1)
+
         rows = []
-        for at in range(0, PART, 10):
-            x = torch.stack([draw(state, s, width // 4, height // 4) for s in scenes[at : at + 10]]).mul_(2).sub_(1)
+        for x in drawn(make_pictures, 0, workers, PART // TOGETHER):
             x = x.to(device).contiguous(memory_format=torch.channels_last)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 rows.append(vae.encode(network, x).float().half().cpu())

@@ -1,6 +1,7 @@
 """Icons as pixels: every concept in every style once as PNG of 1024 × 1024 with alpha."""
 
 import io
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from PIL import Image
 from sources import STYLES, svg
 
 SIDE = 1024
+# Sprites for pictures at a quarter of the size are kept at this size.
+SMALL = 256
 
 
 def path_of(state: Path, style: str, slug: str) -> Path:
@@ -39,13 +42,12 @@ def render(state: Path, slugs: list[str], styles: list[str]) -> None:
     print(f"{made} sprites rendered, {len(slugs) * len(styles)} in all")
 
 
-@lru_cache(maxsize=700)
 def pyramid(state: Path, style: str, slug: str, top: int) -> torch.Tensor:
     """A sprite of top × top pixels, its colours multiplied by alpha: (4, top, top) in 0..1, fp16."""
     target = path_of(state, style, slug)
-    small = target.with_suffix(f".{top}.npy")
-    if small.exists():
-        return torch.from_numpy(np.load(small))
+    kept = target.with_suffix(f".{top}.npy")
+    if kept.exists():
+        return torch.from_numpy(np.load(kept))
     if not target.exists():
         raise SystemExit(f"{target} is missing: run the stage render first")
     with Image.open(target) as picture:
@@ -54,13 +56,23 @@ def pyramid(state: Path, style: str, slug: str, top: int) -> torch.Tensor:
     if top == SIDE:
         return pixels.half()
     pixels = F.avg_pool2d(pixels, SIDE // top).half()
-    np.save(small, pixels.numpy())
+    scratch = kept.with_suffix(f".{os.getpid()}.npy")
+    np.save(scratch, pixels.numpy())
+    os.replace(scratch, kept)
     return pixels
 
 
-@lru_cache(maxsize=12000)
 def scaled(state: Path, style: str, slug: str, side: int) -> torch.Tensor:
     """A sprite scaled to side × side pixels: (4, side, side), premultiplied, fp16."""
-    top = 256 if side <= 256 else SIDE
-    pixels = pyramid(state, style, slug, top).float()[None]
-    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)[0].clamp(0, 1).half()
+    return small(state, style, slug, side) if side <= SMALL else resized(pyramid(state, style, slug, SIDE), side)
+
+
+@lru_cache(maxsize=6000)
+def small(state: Path, style: str, slug: str, side: int) -> torch.Tensor:
+    """A scaled sprite from memory; large ones would not fit there."""
+    return resized(pyramid(state, style, slug, SMALL), side)
+
+
+def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Premultiplied pixels (4, H, W) scaled to side × side."""
+    return F.interpolate(pixels.float()[None], (side, side), mode="bilinear", antialias=True)[0].clamp(0, 1).half()

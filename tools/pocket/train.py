@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--styles", default="cartoon,flat", help="styles to learn (default cartoon,flat)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default auto)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw pictures beside (default 0: none)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, help="samples a step (default: the stage's)")
     parser.add_argument("--vae-start", type=Path, help="vae: a trained autoencoder's folder to start from")
@@ -82,11 +83,23 @@ def main() -> None:
         case "vae":
             import vae
 
-            vae.train(args.state, tier(args.tier), styles, allowed, device, args.seed, args.vae_start, args.batch or 8)
+            vae.train(
+                args.state,
+                tier(args.tier),
+                styles,
+                allowed,
+                device,
+                args.seed,
+                args.vae_start,
+                args.batch or 8,
+                args.workers,
+            )
         case "decoder":
             import decoder
 
-            decoder.train(args.state, tier(args.tier), styles, allowed, device, args.seed, args.batch or 2)
+            decoder.train(
+                args.state, tier(args.tier), styles, allowed, device, args.seed, args.batch or 2, args.workers
+            )
         case "latents":
             import latents
 
@@ -101,6 +114,7 @@ def main() -> None:
                 (width, height),
                 device,
                 args.seed,
+                args.workers,
             )
         case "text":
             import text

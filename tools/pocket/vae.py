@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 
+from batches import drawn
 from run import Run, Time, averaged
 from scenes import draw, scene
 
@@ -204,6 +205,7 @@ def train(
     seed: int,
     start: Path | None,
     batch: int,
+    workers: int,
 ) -> None:
     """The stage vae: encoder and inner decoder."""
     torch.manual_seed(seed)
@@ -221,12 +223,17 @@ def train(
     vae.to(device, memory_format=torch.channels_last)
     head.to(device)
     run = Run(state / "vae.pt", {"vae": vae, "head": head}, 4e-4, device, seed, 0.995)
-    r = random.Random(seed * 1_000_003 + run.steps)
-    for _ in run.budget(time_allowed, 0.4):
+
+    def make(step: int) -> torch.Tensor:
         # Mostly parts of pictures, for the sake of speed; whole ones because a group norm sees the whole picture later.
+        r = random.Random(f"vae {seed} {step}")
+        count, side = (max(1, batch // 4), None) if step % 5 == 4 else (batch, 128)
+        return pictures(state, concepts, styles, r, count, side)
+
+    batches = drawn(make, run.steps, workers)
+    for _ in run.budget(time_allowed, 0.4):
         whole = run.steps % 5 == 4
-        x = pictures(state, concepts, styles, r, max(1, batch // 4) if whole else batch, None if whole else 128)
-        x = x.to(device).contiguous(memory_format=torch.channels_last)
+        x = next(batches).to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             z = encode(vae, x).float()
             h = decode_inner(vae, z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=device) * 2 * NOISE)
