@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vae
+from batches import drawn
 from networks import tokens
 from scenes import Scene, draw, scene
 
