@@ -162,23 +162,20 @@ describe('a cancellation', () => {
     expect(scratchFolders()).toEqual([])
   })
 
-  it('keeps a process that can stop by itself, and what it has loaded', async () => {
+  it.each([
+    { prompt: 'stoppable', next: { warnings: [] } },
+    { prompt: 'stoppable never', next: { code: 'engine_crashed' } },
+  ])('keeps a process that stops by itself, and no other: $prompt', async ({ prompt, next }) => {
     await using engine = await start()
-    for (const { prompt, lives } of [
-      { prompt: 'stoppable', lives: true },
-      { prompt: 'stoppable never', lives: false },
-    ]) {
-      const cancel = new AbortController()
-      const loads = Promise.withResolvers<void>()
-      const onProgress = ({ phase }: Progress): void => void (phase === 'load' && loads.resolve())
-      const task = engine.generate(taskFor(prompt), files, { signal: cancel.signal, onProgress })
-      task.catch(() => {})
-      await loads.promise
-      cancel.abort()
-      await expect(task).rejects.toMatchObject({ code: 'cancelled' })
-      expect(isRunning(engine.pid!)).toBe(lives)
-      if (lives) await expect(engine.generate(taskFor('pictures'), files)).resolves.toMatchObject({ warnings: [] })
-    }
+    const cancel = new AbortController()
+    const loads = Promise.withResolvers<void>()
+    const onProgress = ({ phase }: Progress): void => void (phase === 'load' && loads.resolve())
+    const task = engine.generate(taskFor(prompt), files, { signal: cancel.signal, onProgress })
+    task.catch(() => {})
+    await loads.promise
+    cancel.abort()
+    await expect(task).rejects.toMatchObject({ code: 'cancelled' })
+    expect(await engine.generate(taskFor('pictures'), files).catch((error: unknown) => error)).toMatchObject(next)
   })
 
   it('before the task runs is a cancellation as well', async () => {

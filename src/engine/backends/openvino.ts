@@ -58,8 +58,12 @@ export function openvinoDevices(place: OpenvinoPlace): readonly string[] {
 }
 
 function capabilitiesOf(library: OpenvinoLibrary, device: OpenvinoDevice): ReadonlySet<string> {
+  const core = coreOf(library)
   try {
-    const text = library.property(coreOf(library), deviceNames[device], 'OPTIMIZATION_CAPABILITIES')
+    const text = library.property(core, deviceNames[device], 'OPTIMIZATION_CAPABILITIES')
+    // A plugin answers also where its device is not.
+    if (device !== 'cpu' && !library.devices(core).some((name) => name.split('.')[0] === deviceNames[device]))
+      throw new OpenvinoError('there is no such device')
     return new Set(text.split(/[\s,]+/).filter((format) => format !== ''))
   } catch (error) {
     if (!(error instanceof OpenvinoError)) throw error
