@@ -36,16 +36,20 @@ def build(part, dtype, tiny):
         else:
             model = AutoencoderKL(**(TINY_VAE if tiny else VAE))
     model = model.to(dtype).to_empty(device="cpu").eval()
-    pool = torch.randn(1 << 24, generator=torch.Generator().manual_seed(1)).to(dtype)
+    # Each parameter begins elsewhere in the pool: equal ones would be stored, packed and cached once.
+    pool = torch.randn((1 << 24) + 977, generator=torch.Generator().manual_seed(1)).to(dtype)
+    position = 0
     for name, value in model.named_parameters():
         flat = value.view(-1)
         if value.dim() == 1:
             flat.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
         scale = 1 / math.sqrt(value[0].numel())
-        for start in range(0, flat.numel(), len(pool)):
-            piece = flat[start : start + len(pool)]
-            torch.mul(pool[: len(piece)], scale, out=piece)
+        done = 0
+        while done < flat.numel():
+            count = min(flat.numel() - done, len(pool) - position)
+            torch.mul(pool[position : position + count], scale, out=flat[done : done + count])
+            done, position = done + count, (position + count) % len(pool)
     return model
 
 
