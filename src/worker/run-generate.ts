@@ -53,7 +53,7 @@ export async function runGenerate(
   const inversions = await openTaskInversions(task, files, checkpoint, refinerCheckpoint)
   const order = pipelineOrder(task, inversions)
   checkOrder(pipeline, order)
-  const loras = await openTaskLoras(task, files, checkpoint)
+  const loras = await openTaskLoras(task, files, checkpoint, await pipelines.choice())
   watch.enter('encodeStart')
   const pictures = await openTaskPictures(task, files, vaeScaleFactor(vae.config))
   watch.enter('load')
@@ -63,6 +63,7 @@ export async function runGenerate(
   const opened = otherVae ? await pipelines.withVae(ownModel, otherVae, onProgress) : ownModel
   const refiner = refinerPath === null ? null : await pipelines.open(refinerPath, onProgress)
   const { backend, precision } = await pipelines.choice()
+  const fallback = await pipelines.choiceFault()
   if (pipelines.isInterruptible) context.onInterruptible?.()
   const made: MadeWith = { backend, precision, model: opened.modelHash, refiner: refiner?.modelHash ?? null }
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, made))
@@ -71,7 +72,12 @@ export async function runGenerate(
 
   // 3. pictures
   const stepMs: number[] = []
-  const warnings = new Set([...ignoredByGuidance(task), ...unusedWords(task, inversions), ...pictures.warnings])
+  const warnings = new Set([
+    ...ignoredByGuidance(task),
+    ...unusedWords(task, inversions),
+    ...pictures.warnings,
+    ...fallback,
+  ])
   let current: Progress = { phase: 'encode' }
   const networks = taskNetworks(opened, refiner, vae, loras, {
     pipelines,

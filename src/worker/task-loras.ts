@@ -5,7 +5,7 @@ import { loraNetworksOf, type LoraNetworkName } from '#engine/weights/lora/lora-
 import { networkLoras, type AppliedLora, type NetworkLoras } from '#engine/weights/lora/network-loras.ts'
 import { openLora } from '#engine/weights/lora/open-lora.ts'
 import { AppError } from '../errors.ts'
-import type { GenerateTask, TaskFiles } from './protocol.ts'
+import type { EngineChoice, GenerateTask, TaskFiles } from './protocol.ts'
 
 /** What the LoRAs of a task do to each network of its base model. */
 export type TaskLoras = Readonly<Record<LoraNetworkName, NetworkLoras | null>>
@@ -14,7 +14,12 @@ export type TaskLoras = Readonly<Record<LoraNetworkName, NetworkLoras | null>>
  * Open the LoRAs of a task; of their tensors nothing is read yet. Throws `wrong_architecture` with the field `loras` when
  * one does not fit the model whole, also where its strength is 0.
  */
-export async function openTaskLoras(task: GenerateTask, files: TaskFiles, checkpoint: Checkpoint): Promise<TaskLoras> {
+export async function openTaskLoras(
+  task: GenerateTask,
+  files: TaskFiles,
+  checkpoint: Checkpoint,
+  { backend }: Pick<EngineChoice, 'backend'>,
+): Promise<TaskLoras> {
   const networks = loraNetworksOf(checkpoint)
   const loras: AppliedLora[] = []
   for (const { asset, scale } of task.loras) {
@@ -31,9 +36,10 @@ export async function openTaskLoras(task: GenerateTask, files: TaskFiles, checkp
       throw new AppError(error.code, message, { cause: error, field: 'loras' })
     }
   }
+  const options = { mergeConvolutions: backend === 'openvino' }
   return {
-    unet: networkLoras(loras, 'unet'),
-    textEncoder: networkLoras(loras, 'textEncoder'),
-    textEncoder2: networkLoras(loras, 'textEncoder2'),
+    unet: networkLoras(loras, 'unet', options),
+    textEncoder: networkLoras(loras, 'textEncoder', options),
+    textEncoder2: networkLoras(loras, 'textEncoder2', options),
   }
 }

@@ -56,7 +56,8 @@ describe('the prompt embeddings are those of diffusers', () => {
     const opened = await pipelines.open(files.checkpoint, () => {})
     const { pipeline, vae } = taskModel(opened.checkpoint, null, 'textToImage')
     const inversions = await openTaskInversions(task, files, opened.checkpoint, null)
-    const networks = taskNetworks(opened, null, vae, await openTaskLoras(task, files, opened.checkpoint), {
+    const loras = await openTaskLoras(task, files, opened.checkpoint, { backend: 'onnxruntime' })
+    const networks = taskNetworks(opened, null, vae, loras, {
       pipelines,
       onProgress: () => {},
       duringLoad: (load) => load(),

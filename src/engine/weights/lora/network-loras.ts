@@ -1,6 +1,6 @@
 // The LoRAs of a request, as one network takes them: what can be a branch is one, the rest is added to the weights.
 import { createHash } from 'node:crypto'
-import type { Lora } from './lora.ts'
+import type { Lora, LoraModule } from './lora.ts'
 import { branchBytes, isLowRank, type ScaledModule } from './lora-branches.ts'
 import type { LoraNetworkName } from './lora-networks.ts'
 
@@ -26,26 +26,35 @@ export type NetworkLoras = {
   readonly merge: WeightMerge | null
 }
 
-/** What `loras` do to a network; null where they leave it alone. Their order does not matter. */
-export function networkLoras(loras: readonly AppliedLora[], network: LoraNetworkName): NetworkLoras | null {
+/**
+ * What `loras` do to a network; null where they leave it alone. Their order does not matter. With `mergeConvolutions` those
+ * of convolutions are added to the weights too: OpenVINO has no kernel for a convolution by an input.
+ */
+export function networkLoras(
+  loras: readonly AppliedLora[],
+  network: LoraNetworkName,
+  { mergeConvolutions = false }: { mergeConvolutions?: boolean } = {},
+): NetworkLoras | null {
+  const isBranch = (module: LoraModule): boolean =>
+    isLowRank(module) && !(mergeConvolutions && module.target.kind === 'conv')
   // In one order, so that the sums are the same to the last bit.
   const sorted = loras.filter(({ strength }) => strength !== 0).toSorted(compare)
   const branches: ScaledModule[] = []
   const changes = new Map<string, ScaledModule[]>()
   const branchLines: string[] = []
-  const mergeLines: string[] = []
+  const mergeLines: string[] = mergeConvolutions ? ['with convolutions'] : []
   for (const { lora, hash, strength } of sorted) {
     const modules = lora.modules.filter(({ target }) => target.network === network)
     const line = `${hash} ${strength}`
     for (const module of modules) {
       const scaled = { module, strength }
       const { path } = module.target
-      if (isLowRank(module)) branches.push(scaled)
+      if (isBranch(module)) branches.push(scaled)
       else if (module.change !== null) push(changes, `${path}.weight`, scaled)
       if (module.biasDiff !== null) push(changes, `${path}.bias`, scaled)
     }
-    if (modules.some(isLowRank)) branchLines.push(line)
-    if (modules.some((module) => !isLowRank(module) || module.biasDiff !== null)) mergeLines.push(line)
+    if (modules.some(isBranch)) branchLines.push(line)
+    if (modules.some((module) => !isBranch(module) || module.biasDiff !== null)) mergeLines.push(line)
   }
   if (branches.length === 0 && changes.size === 0) return null
   return {
