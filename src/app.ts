@@ -30,7 +30,7 @@ import { startJobRunner, type JobRunner } from '#service/jobs/job-runner.ts'
 import { openJobs } from '#service/jobs/jobs.ts'
 import { MessageQueue } from '#service/jobs/message-queue.ts'
 import { createMetrics, type Metrics } from '#service/metrics.ts'
-import type { EngineSettings } from '#worker/protocol.ts'
+import type { EngineChoice, EngineSettings } from '#worker/protocol.ts'
 import { AppError } from './errors.ts'
 import { createLogger, type Logger, type LogLevel } from './logger.ts'
 
@@ -97,6 +97,8 @@ export type App = AsyncDisposable & {
   /** Process ids of the engines. */
   readonly enginePids: readonly number[]
 }
+  /** What pictures are computed with, `auto` resolved. */
+  readonly engine: EngineChoice
 
 /** Database, files and queue of the service, as all its processes open them. */
 export type Office = {
@@ -200,6 +202,8 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
     stopping: ending.stopping.signal,
     stopped: ending.stopped.signal,
   })
+    // Workers elsewhere share the precision, by the queue's name, but not always the backend.
+    computedWith: { ...office.deployment, ...(config.role === 'api' && { backend: null }) },
   resources.defer(() => endServer(server, runner, ending))
   const administered = { db, library: libraryOf(office, config, overrides.engineEntry) }
   // Before the first request, which may name what is in them.
@@ -217,6 +221,7 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
       return runner?.enginePids ?? []
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
+    engine: office.deployment,
   }
 }
 

@@ -23,9 +23,11 @@ async function probe(settings: EngineOrder, { signal, engineEntry: entry }: Term
   const folder = await mkdtemp(path.join(tmpdir(), 'sepia-doctor-'))
   try {
     await using engine = await EngineProcess.start({ ...settings, cacheDir: folder }, { signal, entry })
-    const { onnxruntimeVersion, providers } = await engine.probe({ signal })
+    const { choice, onnxruntimeVersion, openvino, providers } = await engine.probe({ signal })
     return {
       onnxruntimeVersion,
+      openvino,
+      choice,
       providers: providers.map(({ device, loads, reason }) =>
         reason === null ? { name: device, loads } : { name: device, loads, reason },
       ),

@@ -3,11 +3,15 @@
 import { readdir, readFile, stat, statfs } from 'node:fs/promises'
 import os from 'node:os'
 import path from 'node:path'
+import type { ProbeResult } from '#worker/protocol.ts'
 
-/** What the engine process says about its backend. */
+/** What the engine process says about its engines. */
 export type BackendReport = {
   readonly onnxruntimeVersion: string
   readonly providers: readonly { readonly name: string; readonly loads: boolean; readonly reason?: string }[]
+  readonly openvino: ProbeResult['openvino']
+  /** What `auto` is here, or what the variables ask for. */
+  readonly choice: ProbeResult['choice']
 }
 
 export type DoctorSettings = { readonly cacheDir: string; readonly cacheLimitBytes: number }
@@ -94,9 +98,20 @@ export function renderDoctor(report: DoctorReport): string {
       `  ${name}`,
       loads ? 'loads' : `does not load${reason === undefined ? '' : `: ${reason}`}`,
     ]),
+    ['OpenVINO', openvinoText(onnxruntime.openvino)],
+    ['Precision', choiceText(onnxruntime.choice)],
   ]
   const width = Math.max(...rows.map(([label]) => label.length)) + 2
   return rows.map(([label, value]) => label.padEnd(width) + value).join('\n')
+}
+
+function openvinoText(openvino: BackendReport['openvino']): string {
+  if (!openvino.works) return openvino.reason.replace(/^openvino: /, '')
+  return `${openvino.version.split('-')[0]} in ${openvino.folder}, computes in ${openvino.formats.join(' ')}`
+}
+
+function choiceText(choice: BackendReport['choice']): string {
+  return 'refusal' in choice ? choice.refusal : `${choice.precision} on ${choice.backend}: ${choice.reason}`
 }
 
 /** The vector instruction sets in the text of Linux's /proc/cpuinfo, in the system's order; null without such a text. */

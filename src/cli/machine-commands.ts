@@ -27,7 +27,9 @@ export function addMachineCommands(program: Command, { terminal, config }: Comma
   program
     .command('doctor')
     .summary('tell what this machine offers')
-    .description('Tell what this machine offers: Node, cores, instruction sets, memory, cache, and which devices work.')
+    .description(
+      'Tell what this machine offers: Node, cores, instruction sets, memory, cache, engines and devices, and what auto is.',
+    )
     .option('--cache <folder>', cacheHelp)
     .option('--json', 'print one JSON object on stdout instead')
     .action((options: DoctorOptions) => doctor(options, config(), terminal))

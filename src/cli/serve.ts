@@ -17,11 +17,12 @@ export async function serve(options: ServeOptions, config: Config, terminal: Ter
 }
 
 /** What the operator sees: where the service is, and once how to use it. */
-function greeting({ url, firstToken }: App, { model, refiner, dataDir, databaseUrl, auth }: AppConfig): string {
+function greeting({ engine, url, firstToken }: App, { model, refiner, dataDir, databaseUrl, auth }: AppConfig): string {
   const lines = [
     `Sepia listens at ${url}, and explains itself at ${url}/docs`,
     `Model    ${model}`,
     ...(refiner === null ? [] : [`Refiner  ${refiner}`]),
+    `Engine   ${engine.backend}, ${engine.precision}`,
     databaseUrl === null ? `Data     ${dataDir}` : 'Data     in the database of DATABASE_URL',
   ]
   if (!auth) lines.push('Nobody is asked for a token (--no-auth).', '', 'A picture:', ...curl(url, null))

@@ -15,10 +15,17 @@ export async function work(options: WorkerOptions, config: Config, terminal: Ter
   const office = await openOffice(resolved, { signal, engineEntry }, resources)
   const { engine: settings, engines, graceMs, memoryLimitBytes, metrics } = resolved
   const { deployment } = office
+  const { backend, precision } = deployment
   if (metrics) resources.use(await serveMetrics(office.metrics, metrics, office.log))
-  await using runner = await startJobRunner(office, { deployment, engines, settings, memoryLimitBytes, engineEntry })
+  await using runner = await startJobRunner(office, {
+    deployment,
+    engines,
+    settings: { ...settings, backend, precision },
+    memoryLimitBytes,
+    engineEntry,
+  })
   terminal.stdout.write(
-    `Sepia works on requests for ${resolved.model} with ${engines} engine${engines > 1 ? 's' : ''}\n`,
+    `Sepia works on requests for ${resolved.model} with ${engines} engine${engines > 1 ? 's' : ''}, ${backend} in ${precision}\n`,
   )
   if (!signal.aborted) await once(signal, 'abort')
   const hurry = urgent ? once(urgent, 'abort') : new Promise(() => {})

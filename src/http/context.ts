@@ -39,6 +39,8 @@ export type HttpOptions = {
   /** What /metrics asks for as a token; null: the token of an account called "default". */
   readonly metricsToken: string | null
   readonly version: string
+  /** What pictures are computed with; `backend` is null where workers elsewhere may differ. */
+  readonly computedWith: { readonly precision: string; readonly backend: string | null }
   newRequestId(): string
   /** Aborted when the server begins to stop: new requests are refused. */
   readonly stopping: AbortSignal

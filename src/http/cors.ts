@@ -2,7 +2,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 const allowedHeaders = 'Authorization, Content-Type, Idempotency-Key, X-OctoAI-Async, X-OctoAI-Queue-Dispatch'
-const exposedHeaders = 'X-User-Request-ID, X-Process-Time, X-Sepia-Not-Applied, Retry-After'
+const exposedHeaders =
+  'X-User-Request-ID, X-Process-Time, X-Sepia-Not-Applied, X-Sepia-Precision, X-Sepia-Backend, Retry-After'
 
 /** Tell the browser of an allowed origin so; true when the request was only its question and is answered by that. */
 export function answerOrigin(request: FastifyRequest, reply: FastifyReply, allowed: readonly string[]): boolean {

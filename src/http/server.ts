@@ -119,6 +119,12 @@ export async function createHttpServer(services: HttpServices, options: HttpOpti
         requireAsyncLimit(request, Number(request.headers['content-length'] ?? 0))
         await services.takeRequest(request.account)
       })
+      const { backend, precision } = options.computedWith
+      inference.addHook('onSend', async (_request, reply) => {
+        if (reply.statusCode >= 300) return
+        reply.header('x-sepia-precision', precision)
+        if (backend !== null) reply.header('x-sepia-backend', backend)
+      })
       addGenerate(inference, context, waiting)
       addPredict(inference, context, waiting)
     })

@@ -46,8 +46,8 @@ serveRequests((settings): Engine => {
       return { backend, precision }
     },
     async probe() {
-      const { onnxruntimeVersion, probeProviders } = await import('#engine/backends/onnxruntime.ts')
-      return { onnxruntimeVersion, providers: await probeProviders() }
+      const { probeEngines } = await import('./probe-engines.ts')
+      return probeEngines(settings)
     },
     async [Symbol.asyncDispose]() {
       await pipelines?.[Symbol.asyncDispose]()

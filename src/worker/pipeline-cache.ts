@@ -93,6 +93,12 @@ export class PipelineCache implements AsyncDisposable {
     return (await this.#open()).choice
   }
 
+  /** Why `auto` passed over an OpenVINO that is there; empty where it did not. */
+  async choiceFault(): Promise<readonly string[]> {
+    const { openvino, reason } = await this.choice()
+    return this.settings.precision === 'auto' && openvino && 'fault' in openvino ? [`precision is fp32: ${reason}`] : []
+  }
+
   /** Stop what runs, where the backend can; everything else that needs it rejects with `cancelled` until {@link resume}. */
   interrupt(): void {
     this.#interruptible?.interrupt()

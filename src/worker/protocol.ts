@@ -218,8 +218,19 @@ export type QuantizeResult = {
   readonly outputErrors: readonly { readonly timestep: number; readonly error: number }[] | null
 }
 
+/** OpenVINO as an engine process finds it; `reason` says why it does not work. */
+export type OpenvinoProbe =
+  | { readonly works: true; readonly version: string; readonly folder: string; readonly formats: readonly string[] }
+  | { readonly works: false; readonly reason: string }
+
 /** The answer to `probe`. */
-export type ProbeResult = { readonly onnxruntimeVersion: string; readonly providers: readonly ProviderProbe[] }
+export type ProbeResult = {
+  readonly onnxruntimeVersion: string
+  readonly providers: readonly ProviderProbe[]
+  readonly openvino: OpenvinoProbe
+  /** What the settings choose and why, or why they cannot be had. */
+  readonly choice: (EngineChoice & { readonly reason: string }) | { readonly refusal: string }
+}
 
 /** Request type → what its `result` event carries. */
 export type EngineResults = {

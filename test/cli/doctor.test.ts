@@ -2,14 +2,23 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { availableMemory, formatBytes, instructionSets, renderDoctor, runDoctor } from '../../src/cli/doctor.ts'
+import {
+  availableMemory,
+  type BackendReport,
+  formatBytes,
+  instructionSets,
+  renderDoctor,
+  runDoctor,
+} from '../../src/cli/doctor.ts'
 
-const backend = {
+const backend: BackendReport = {
   onnxruntimeVersion: '1.2.3',
   providers: [
     { name: 'cpu', loads: true },
     { name: 'cuda', loads: false, reason: 'no such library' },
   ],
+  openvino: { works: true, version: '2026.4.1-1-abc', folder: '/ov', formats: ['FP32', 'BF16'] },
+  choice: { backend: 'openvino', precision: 'bf16', reason: 'this CPU computes in bf16' },
 }
 let root: string
 beforeAll(async () => {
@@ -64,6 +73,8 @@ describe('renderDoctor', () => {
       'onnxruntime   1.2.3',
       '  cpu         loads',
       '  cuda        does not load: no such library',
+      'OpenVINO      2026.4.1 in /ov, computes in FP32 BF16',
+      'Precision     bf16 on openvino: this CPU computes in bf16',
     ])
   })
 })

@@ -181,6 +181,7 @@ describe('a synchronous request', () => {
       'use_refiner, enable_safety',
     )
     expect((await generate()).headers['x-sepia-not-applied']).toBeUndefined()
+    expect((await generate()).headers).toMatchObject({ 'x-sepia-precision': 'fp32', 'x-sepia-backend': 'onnxruntime' })
   })
 
   it('gives the engine the pictures it was sent', async () => {

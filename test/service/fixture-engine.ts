@@ -124,6 +124,11 @@ serveRequests(() => ({
   },
   choose: async () => ({ backend: 'onnxruntime', precision: 'fp32' }),
   cancel: () => {},
-  probe: async () => ({ onnxruntimeVersion: '', providers: [] }),
+  probe: async () => ({
+    onnxruntimeVersion: '',
+    providers: [],
+    openvino: { works: false, reason: 'none' },
+    choice: { refusal: 'none' },
+  }),
   [Symbol.asyncDispose]: async () => {},
 }))

@@ -117,6 +117,7 @@ export async function openHttpOffice(
       corsOrigins: [],
       metricsToken: null,
       version: '0.0.0',
+      computedWith: { precision: 'fp32', backend: 'onnxruntime' },
       newRequestId: () => `request-${++requests}`,
       stopping: new AbortController().signal,
       stopped: stopped.signal,

@@ -108,6 +108,8 @@ serveRequests((settings) => ({
   probe: async () => ({
     onnxruntimeVersion: process.versions.node,
     providers: [{ device: settings.device, loads: true, reason: null }],
+    openvino: { works: false, reason: 'none' },
+    choice: { backend: 'onnxruntime', precision: 'fp32', reason: 'it is exact' },
   }),
   async [Symbol.asyncDispose]() {
     process.stderr.write('closed in peace\n')
