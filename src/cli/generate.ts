@@ -33,11 +33,14 @@ export async function generate(
   const verbose = options.verbose ?? false
   using display = showProgress(terminal, resolved.seeds.length, verbose)
   const { signal, engineEntry: entry } = terminal
-  await using engine = await EngineProcess.start(settings, {
-    signal,
-    entry,
-    ...(verbose && { onOutput: (text: string) => display.interrupt(() => terminal.stderr.write(text)) }),
-  })
+  await using engine = await EngineProcess.start(
+    { ...settings, singleTask: true },
+    {
+      signal,
+      entry,
+      ...(verbose && { onOutput: (text: string) => display.interrupt(() => terminal.stderr.write(text)) }),
+    },
+  )
   const { assets, ...ownFiles } = await readAssets(named, engine, models.checkpoint)
   const { imageEncoding } = output
   const task: GenerateTask = { ...resolved, ...ownFiles, ...start, refiner, imageEncoding }

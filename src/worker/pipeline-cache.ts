@@ -27,6 +27,8 @@ export type OpenModel = {
   readonly modelHash: string
 }
 
+export type NetworkKind = 'textEncoder' | 'unet' | 'vaeDecoder' | 'vaeEncoder'
+
 /** How one kind of network is loaded from a component. */
 export type NetworkRequest<Config, Options, Network> = {
   readonly kind: 'textEncoder' | 'unet' | 'observedUNet' | 'vaeDecoder' | 'vaeEncoder'
@@ -268,6 +270,16 @@ export class PipelineCache implements AsyncDisposable {
       await close(loaded)
     }
     return this.#availableBytes()
+  }
+
+  /** Release all networks of some kinds where the process is for a single task. */
+  async closeAfterUse(...kinds: NetworkKind[]): Promise<void> {
+    if (!this.settings.singleTask) return
+    for (const [key, loaded] of this.#networks) {
+      if (!kinds.some((kind) => key.startsWith(`${kind} `))) continue
+      this.#networks.delete(key)
+      await close(loaded)
+    }
   }
 
   /** Kinds and options of the loaded networks, the least recently used first. */

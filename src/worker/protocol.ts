@@ -113,6 +113,8 @@ export type EngineSettings = {
   readonly cacheLimitBytes: number
   /** A folder on the same file system as `cacheDir` for half-written files; the parent removes it when the process ends. */
   readonly scratchDir: string
+  /** The process is for one task: networks that it does not come back to are closed at once, to give their memory to the next. */
+  readonly singleTask?: boolean | undefined
   /** Private memory that the process should stay within; without one what the machine has is the limit. */
   readonly memoryLimitBytes?: number | undefined
 }

@@ -57,14 +57,17 @@ export function taskNetworks(
         activationBytes: vaeEncodeBytes(vae.config, options),
         load: (source) => VaeEncoder.load(source, options),
       }),
-    vaeDecoder: async (options) =>
-      await load({
+    vaeDecoder: async (options) => {
+      // A UNet whose weights are mapped is back in a moment, for the next picture; packed ones take seconds.
+      if ((await hooks.pipelines.choice()).backend === 'onnxruntime') await hooks.pipelines.closeAfterUse('unet')
+      return await load({
         kind: 'vaeDecoder',
         component: vae,
         options,
         activationBytes: vaeDecodeBytes(vae.config, options, await vaeArithmetic(hooks)),
         load: (source) => VaeDecoder.load(source, options),
-      }),
+      })
+    },
     encodeEdgeLimit: (size) =>
       edgeLimit(vae.config, size, vaeEncodeBytes, hooks, (edge) => {
         return `memory was short: the picture to start from was encoded in tiles of ${edge} latents, which changes it slightly`
@@ -101,15 +104,17 @@ export function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hoo
         load: (...args) => TextEncoder.load(...args),
       })
     },
-    unet: (options) =>
-      load({
+    unet: async (options) => {
+      await hooks.pipelines.closeAfterUse('textEncoder', 'vaeEncoder')
+      return await load({
         kind: 'unet',
         component: unet,
         options,
         activationBytes: unetActivationBytes(unet.config, options),
         loras: loras?.unet ?? null,
         load: (...args) => UNet.load(...args),
-      }),
+      })
+    },
   }
 }
 

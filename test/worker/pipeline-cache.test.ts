@@ -80,6 +80,17 @@ test('a second task of the same size loads nothing and gives the same bytes', as
   expect(second.picture).toEqual(first.picture)
 })
 
+test('a process for a single task holds what the task still needs, and makes the same picture', async () => {
+  const model = path.join(tinyModels, 'tiny-a')
+  await using warm = new PipelineCache(settings)
+  await using single = new PipelineCache({ ...settings, singleTask: true })
+  const expected = await run(warm, model)
+  const { loads, picture } = await run(single, model)
+  expect(loads).toEqual(expected.loads)
+  expect(picture).toEqual(expected.picture)
+  expect(single.loaded.map((key) => key.split(' ')[0])).toEqual(['vaeDecoder'])
+})
+
 test('a limit on the process keeps as few networks as it takes', async () => {
   await using pipelines = new PipelineCache({ ...settings, memoryLimitBytes: 1 })
   const model = path.join(tinyModels, 'tiny-a')
