@@ -81,8 +81,9 @@ function backendFor(
 ): BackendName {
   if (device === 'gpu' || device === 'npu') return 'openvino'
   if (precision === 'bf16') return 'openvino'
-  if (precision !== 'auto' || device !== 'cpu') return 'onnxruntime'
-  return openvino && 'formats' in openvino && openvino.formats.has('BF16') ? 'openvino' : 'onnxruntime'
+  if ((precision !== 'auto' && precision !== 'int8') || device !== 'cpu') return 'onnxruntime'
+  const needed = precision === 'int8' ? 'INT8' : 'BF16'
+  return openvino && 'formats' in openvino && openvino.formats.has(needed) ? 'openvino' : 'onnxruntime'
 }
 
 function onnxruntimeChoice(
