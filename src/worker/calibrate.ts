@@ -130,6 +130,8 @@ async function watchRuns(
     for await (const { step } of steps)
       onProgress({ phase: 'calibrate', component: 'unet', step: index * scheduler.timesteps.length + step, of })
   }
+  // The watched network has done its work, and takes the most memory of all.
+  await pipelines.makeRoom(Infinity)
   if (!collector) throw new AppError('internal', 'calibration: the network was not built')
   return { collector, recorded }
 }
@@ -169,8 +171,6 @@ async function compare(
 ): Promise<Calibration['outputErrors']> {
   const component = model.checkpoint.unet
   const options: UNetOptions = { batch: 1, height: latentEdge, width: latentEdge, textLength }
-  // The watched network has done its work, and takes the most memory of all.
-  await pipelines.makeRoom(Infinity)
   const unet = await pipelines.network(
     model,
     {

@@ -24,6 +24,8 @@ export type CalibratedLayer = {
 /** Relative error above which a layer is left in floating point. */
 export const largestLayerError = 0.05
 
+/** Rows of the input that a layer's error is measured on, spread over all that were seen. */
+const measuredRows = 96
 /** Outputs of a layer that its error is measured on, spread over all. */
 const measuredOutputs = 48
 /**
@@ -43,7 +45,12 @@ type Candidate = {
 }
 
 /** Some rows of a weight, (outputs, width). */
-type WeightRows = { readonly data: Float32Array; readonly outputs: number }
+type WeightRows = {
+  readonly path: string
+  readonly data: Float32Array
+  readonly outputs: number
+  readonly kernelArea: number
+}
 
 /**
  * Decide for the layers that read one observed input; those that stand side by side share the decision, so that the
@@ -55,13 +62,16 @@ export async function chooseLayers(
   limit: number,
 ): Promise<CalibratedLayer[]> {
   const layers: CalibratedLayer[] = []
+  const width = statistics.input.channels * statistics.input.kernelArea
+  const samples = spread(statistics, width)
   for (const paths of Map.groupBy(statistics.input.paths, siblingsOf).values()) {
-    const rows = new Map<string, WeightRows>()
-    for (const path of paths) rows.set(path, await someRows(weights, path))
-    const rated = candidatesFor(statistics, [...rows.values()]).map((candidate) => ({
-      candidate,
-      errors: errorsOf(statistics, rows, candidate, limit),
-    }))
+    const rows: WeightRows[] = []
+    for (const path of paths) rows.push(await someRows(weights, path))
+    const exact = rows.map((some) => products(samples, width, some.data, some.outputs))
+    const rated = candidatesFor(statistics, rows).map((candidate) => {
+      const rounded = roundedSamples(statistics.input, samples, candidate)
+      return { candidate, errors: rows.map((some, index) => errorOf(some, rounded, exact[index], candidate, limit)) }
+    })
     let best = rated[0]
     for (const other of rated) if (squaredSum(other.errors) < worthwhile ** 2 * squaredSum(best.errors)) best = other
     for (const [index, path] of paths.entries()) {
@@ -136,40 +146,73 @@ function smoothingFactors(
   return factors.map((factor) => fourDigits(Math.min(1e4, Math.max(1e-4, factor / mean))))
 }
 
-/** The relative error of each layer's output, in the order of `rows`. */
-function errorsOf(
-  { input, samples, count }: InputStatistics,
-  rows: ReadonlyMap<string, WeightRows>,
-  { range, smoothing }: Candidate,
+/** Some of the rows that were seen, one after the other. */
+function spread({ count, samples }: InputStatistics, width: number): Float32Array {
+  const rows = Math.min(count, measuredRows)
+  const result = new Float32Array(rows * width)
+  for (let row = 0; row < rows; row++) {
+    const start = Math.floor((row * count) / rows) * width
+    result.set(samples.subarray(start, start + width), row * width)
+  }
+  return result
+}
+
+/** The rows as a rounded layer sees them. */
+function roundedSamples(
+  { channels, kernelArea }: InputStatistics['input'],
+  samples: Float32Array,
+  { range: { scale, zeroPoint }, smoothing }: Candidate,
+): Float32Array {
+  const result = new Float32Array(samples.length)
+  for (let start = 0; start < samples.length; start += kernelArea) {
+    const factor = smoothing ? 1 / smoothing[(start / kernelArea) % channels] : 1
+    for (let i = start; i < start + kernelArea; i++) {
+      const step = Math.round((samples[i] * factor) / scale) + zeroPoint
+      result[i] = scale * (Math.min(255, Math.max(0, step)) - zeroPoint)
+    }
+  }
+  return result
+}
+
+/** Every row of `a` times every row of `b`, (rows, outputs). */
+function products(a: Float32Array, width: number, b: Float32Array | Int8Array, outputs: number): Float32Array {
+  const rows = a.length / width
+  const result = new Float32Array(rows * outputs)
+  for (let output = 0; output < outputs; output++) {
+    // A copy, so that the inner loop is the same for both kinds of numbers.
+    const column = Float32Array.from(b.subarray(output * width, (output + 1) * width))
+    for (let row = 0; row < rows; row++) {
+      const start = row * width
+      let sum = 0
+      for (let i = 0; i < width; i++) sum += a[start + i] * column[i]
+      result[row * outputs + output] = sum
+    }
+  }
+  return result
+}
+
+/** The relative error of a layer's output. */
+function errorOf(
+  { path, data, outputs, kernelArea }: WeightRows,
+  rounded: Float32Array,
+  exact: Float32Array,
+  { smoothing }: Candidate,
   limit: number,
-): number[] {
-  const width = input.channels * input.kernelArea
-  const inverse = smoothing?.map((factor) => 1 / factor)
-  const rounded = samples.map((value, index) => {
-    const channel = Math.floor((index % width) / input.kernelArea)
-    const x = inverse ? value * inverse[channel] : value
-    const step = Math.min(255, Math.max(0, Math.round(x / range.scale) + range.zeroPoint))
-    return range.scale * (step - range.zeroPoint)
-  })
-  return [...rows].map(([path, { data, outputs }]) => {
-    const options = { outputs, kernelArea: input.kernelArea, limit }
-    const { values, scales } = roundWeights(`${path}.weight`, data, options, smoothing && [...smoothing])
-    let difference = 0
-    let norm = 0
-    for (let row = 0; row < count; row++)
-      for (let output = 0; output < outputs; output++) {
-        const [x, w] = [row * width, output * width]
-        let exact = 0
-        let int8 = 0
-        for (let i = 0; i < width; i++) {
-          exact += samples[x + i] * data[w + i]
-          int8 += rounded[x + i] * values[w + i]
-        }
-        difference += (exact - int8 * scales[output]) ** 2
-        norm += exact ** 2
-      }
-    return norm === 0 ? 0 : Math.sqrt(difference / norm)
-  })
+): number {
+  const { values, scales } = roundWeights(
+    `${path}.weight`,
+    data,
+    { outputs, kernelArea, limit },
+    smoothing && [...smoothing],
+  )
+  const int8 = products(rounded, data.length / outputs, values, outputs)
+  let difference = 0
+  let norm = 0
+  for (let i = 0; i < exact.length; i++) {
+    difference += (exact[i] - int8[i] * scales[i % outputs]) ** 2
+    norm += exact[i] ** 2
+  }
+  return norm === 0 ? 0 : Math.sqrt(difference / norm)
 }
 
 function fourDigits(value: number): number {
@@ -186,7 +229,7 @@ async function someRows(weights: Weights, path: string): Promise<WeightRows> {
     const output = Math.floor((index * stored.shape[0]) / outputs)
     data.set(await readRow(stored, output, width), index * width)
   }
-  return { data, outputs }
+  return { path, data, outputs, kernelArea: stored.shape.slice(2).reduce((product, size) => product * size, 1) }
 }
 
 async function readRow({ dtype, source }: StoredTensor, row: number, width: number): Promise<Float32Array> {

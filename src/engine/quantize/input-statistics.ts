@@ -37,7 +37,7 @@ export class StatisticsCollector {
       }
       merge(this.#minimum[index], at(input.minimum), Math.min)
       merge(this.#maximum[index], at(input.maximum), Math.max)
-      this.#samples[index].push(input.kernelArea === 1 ? at(input.sample).slice() : windowRows(at(input.sample), input))
+      this.#samples[index].push(input.isMap ? windowRows(at(input.sample), input) : at(input.sample).slice())
     }
   }
 

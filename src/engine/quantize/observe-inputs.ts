@@ -5,6 +5,8 @@ import type { GraphBuilder, Value } from '../onnx/graph-builder.ts'
 /** Rows of a linear's input, and windows of a convolution's, that one evaluation shows. */
 const sampledRows = 8
 const sampledWindows = 3
+/** Tokens of one chunk of text. */
+const shortestText = 77
 
 /** One value of the graph that layers read, and the names of the outputs that tell of it. */
 export type ObservedInput = {
@@ -12,12 +14,14 @@ export type ObservedInput = {
   readonly channels: number
   /** Elements of a window for each channel: 1 for a linear. */
   readonly kernelArea: number
+  /** Whether it is a feature map, (B, C, H, W), or rows, (N, C). */
+  readonly isMap: boolean
   /** Rows or windows in the sample of one evaluation. */
   readonly samples: number
   /** (C) each. */
   readonly minimum: string
   readonly maximum: string
-  /** (samples, C) of a linear, (C, samples · kernelArea) of a convolution. */
+  /** (samples, C) of rows, (C, samples · kernelArea) of a feature map. */
   readonly sample: string
 }
 
@@ -42,7 +46,8 @@ export function observeInputs(g: GraphBuilder, paths: ReadonlySet<string>): Obse
       sample,
       channels,
       kernelArea: kernel * kernel,
-      samples: isMap ? sampledWindows : Math.min(sampledRows, value.shape[0]),
+      samples: isMap ? sampledWindows : Math.min(sampledRows, rowCount(value)),
+      isMap,
       paths: group.map(([path]) => path),
     }
   })
@@ -50,10 +55,15 @@ export function observeInputs(g: GraphBuilder, paths: ReadonlySet<string>): Obse
 
 /** Some rows of (N, C), spread over all of them; the first one is among them, which a text's beginning is. */
 function rowsOf(g: GraphBuilder, value: Value): Value {
-  const [rows, channels] = value.shape
+  const [rows, channels] = [rowCount(value), value.shape[1]]
   const count = Math.min(sampledRows, rows)
   const indexes = Array.from({ length: count }, (_, index) => Math.floor((index * (rows - 1)) / Math.max(1, count - 1)))
   return g.node('Gather', [value, g.integers(indexes)], [count, channels], { attributes: { axis: 0 } })
+}
+
+/** Rows of (N, C); where a text of any length gives them, those of its shortest. */
+function rowCount({ shape: [rows] }: Value): number {
+  return rows > 0 ? rows : shortestText
 }
 
 /** Some windows of the first picture's (C, H, W), on a diagonal; a map smaller than the window shows its edge again. */

@@ -48,7 +48,16 @@ function layerOf(outlier: number): { statistics: InputStatistics; weights: Weigh
   for (let output = 0; output < outputs; output++) weight[output * channels + 3] /= outlier
   return {
     statistics: {
-      input: { paths: ['m'], channels, kernelArea: 1, samples: count, minimum: '', maximum: '', sample: '' },
+      input: {
+        paths: ['m'],
+        channels,
+        kernelArea: 1,
+        isMap: false,
+        samples: count,
+        minimum: '',
+        maximum: '',
+        sample: '',
+      },
       minimum: Float32Array.from({ length: channels }, (_, channel) => extreme(channel, Math.min)),
       maximum: Float32Array.from({ length: channels }, (_, channel) => extreme(channel, Math.max)),
       samples,
