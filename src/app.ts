@@ -28,6 +28,7 @@ import { openS3BlobStore, type S3Place } from '#service/files/s3-blob-store.ts'
 import { JobNotices } from '#service/jobs/job-notices.ts'
 import { startJobRunner, type JobRunner } from '#service/jobs/job-runner.ts'
 import { openJobs } from '#service/jobs/jobs.ts'
+import type { Reserve } from '#service/jobs/reservation.ts'
 import { MessageQueue } from '#service/jobs/message-queue.ts'
 import { createMetrics, type Metrics } from '#service/metrics.ts'
 import type { EngineChoice, EngineSettings } from '#worker/protocol.ts'
@@ -96,9 +97,9 @@ export type App = AsyncDisposable & {
   readonly firstToken: string | null
   /** Process ids of the engines. */
   readonly enginePids: readonly number[]
-}
   /** What pictures are computed with, `auto` resolved. */
   readonly engine: EngineChoice
+}
 
 /** Database, files and queue of the service, as all its processes open them. */
 export type Office = {
@@ -177,10 +178,13 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
   const wordList = config.wordListFile === null ? null : await loadWordList(config.wordListFile)
   const office = await openOffice(config, { ...overrides, logger }, resources)
   const { db } = office.database
-  const jobs = await openJobs({ ...office, prices, wordList, maxQueueLength: config.maxQueueLength })
+  let runner: JobRunner | null = null
+  const reserve: Reserve = (queue) => runner?.reserve(queue) ?? null
+  const { maxQueueLength } = config
+  const jobs = resources.use(await openJobs({ ...office, prices, wordList, maxQueueLength, reserve }))
   resources.use(await startStorageCharge(db, prices, office))
   const library = resources.use(await openAssetLibrary({ ...office, remote: config.remote }))
-  const runner = config.role === 'api' ? null : resources.use(await startRunner(office, config, overrides))
+  if (config.role === 'all') runner = resources.use(await startRunner(office, config, overrides))
 
   const everybody = config.auth ? null : await openAccount(db)
   const services: HttpServices = {
@@ -198,12 +202,12 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
     corsOrigins: config.corsOrigins,
     metricsToken: config.metricsToken,
     version: packageVersion(),
+    // Workers elsewhere share the precision, by the queue's name, but not always the backend.
+    computedWith: { ...office.deployment, ...(config.role === 'api' && { backend: null }) },
     newRequestId: overrides.newRequestId ?? randomUUID,
     stopping: ending.stopping.signal,
     stopped: ending.stopped.signal,
   })
-    // Workers elsewhere share the precision, by the queue's name, but not always the backend.
-    computedWith: { ...office.deployment, ...(config.role === 'api' && { backend: null }) },
   resources.defer(() => endServer(server, runner, ending))
   const administered = { db, library: libraryOf(office, config, overrides.engineEntry) }
   // Before the first request, which may name what is in them.
@@ -217,11 +221,11 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
   return {
     url: urlOf(server, config),
     firstToken: first?.token ?? null,
+    engine: office.deployment,
     get enginePids() {
       return runner?.enginePids ?? []
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
-    engine: office.deployment,
   }
 }
 

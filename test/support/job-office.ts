@@ -80,6 +80,8 @@ export async function openOffice(
     maxQueueLength: 1000,
     ...overrides,
   }
+  let latest: JobRunner | null = null
+  const jobs = resources.use(await openJobs({ reserve: (queue) => latest?.reserve(queue) ?? null, ...context }))
   const owned = resources.move()
   return {
     context,
@@ -87,7 +89,7 @@ export async function openOffice(
     blobs,
     metrics,
     log,
-    jobs: await openJobs(context),
+    jobs,
     async run({ engines = 1, entry = fixtureEngine, deployment = context.deployment, cacheDir = filesDir } = {}) {
       const settings = {
         device: 'cpu',
@@ -104,7 +106,8 @@ export async function openOffice(
         memoryLimitBytes: null,
         engineEntry: entry,
       })
-      return owned.use(runner)
+      latest = owned.use(runner)
+      return latest
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }

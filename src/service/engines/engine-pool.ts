@@ -80,9 +80,10 @@ export class EnginePool implements AsyncDisposable {
     return this.#slots.flatMap(({ engine }) => engine?.pid ?? [])
   }
 
-  /** Borrow a process that waits for a job; null when there is none. */
-  lease(): EngineLease | null {
-    const slot = this.#slots.find(isFree)
+  /** Borrow a process that waits for a job, one that has the models of `queue` loaded if there is; null when there is none. */
+  lease(queue?: string): EngineLease | null {
+    const free = this.#slots.filter(isFree)
+    const slot = free.find(({ loaded }) => queue !== undefined && loaded === queue) ?? free.at(0)
     if (!slot?.engine) return null
     const { engine } = slot
     slot.busy = true

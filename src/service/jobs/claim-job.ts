@@ -4,7 +4,16 @@ import { lockAccount } from '../billing/ledger.ts'
 import type { Transaction } from '../db/database.ts'
 import { accounts, jobs } from '../db/schema.ts'
 import { notified } from './job-notices.ts'
-import { endRow, heldBy, logTransition, lostTooOften, maxLosses, type Claim, type JobStore } from './job-transitions.ts'
+import {
+  endRow,
+  heldBy,
+  logTransition,
+  lostTooOften,
+  maxLosses,
+  type Claim,
+  type JobRow,
+  type JobStore,
+} from './job-transitions.ts'
 import type { Message } from './message-queue.ts'
 
 /** Rolls the transaction back: the account of the job at the head has as many running as it may have. */
@@ -17,11 +26,19 @@ class AccountBusy extends Error {
   }
 }
 
+/** Rolls an acceptance back that was to start its job: another one goes first, or the account may have no more running. */
+export class NotItsTurn extends Error {}
+
 /**
  * Lease the first message of `queue` and set its job running. Null when nothing waits that may run: accounts with as many
- * running jobs as they may have are passed over. A job over which too many dispatchers were lost fails on the way.
+ * running jobs as they may have are passed over, of which `onPassedOver` is told. A job over which too many dispatchers
+ * were lost fails on the way.
  */
-export async function claimJob(store: JobStore, queue: string): Promise<Claim | null> {
+export async function claimJob(
+  store: JobStore,
+  queue: string,
+  onPassedOver: () => void = () => {},
+): Promise<Claim | null> {
   const busyAccounts = new Set<string>()
   for (;;) {
     try {
@@ -36,10 +53,20 @@ export async function claimJob(store: JobStore, queue: string): Promise<Claim | 
       else store.log.warn({ job: message.jobId }, 'a message without an outstanding job was dropped')
     } catch (error) {
       if (!(error instanceof AccountBusy)) throw error
+      onPassedOver()
       busyAccounts.add(error.accountId)
       for (const id of await accountsAtTheirLimit(store)) busyAccounts.add(id)
     }
   }
+}
+
+/** Take the job that `tx` has written down and queued, at once. Throws {@link NotItsTurn}. */
+export async function claimAccepted(tx: Transaction, store: JobStore, queue: string, jobId: string): Promise<Claim> {
+  const message = await store.messages.take(tx, queue, [])
+  if (message?.jobId !== jobId) throw new NotItsTurn()
+  const taken = await setRunning(tx, store, message)
+  if (!taken || taken.most !== null) throw new NotItsTurn()
+  return { message, job: taken.job }
 }
 
 async function takeFirst(
@@ -50,8 +77,28 @@ async function takeFirst(
 ): Promise<{ readonly message: Message; readonly claim: Claim | null } | null> {
   const message = await store.messages.take(tx, queue, busyAccounts)
   if (!message) return null
+  const taken = await setRunning(tx, store, message)
+  if (!taken) {
+    await store.messages.complete(tx, message)
+    return { message, claim: null }
+  }
+  const { job, most } = taken
+  if (most !== null) await requireRoom(tx, job.accountId, most)
+  if (job.losses >= maxLosses) {
+    await store.messages.complete(tx, message)
+    await endRow(tx, store, job, { state: 'failed', error: lostTooOften(job.losses) }, heldBy(job))
+  }
+  return { message, claim: { message, job } }
+}
+
+/** The row of a message's job, running from now on, and how many its account may have so; null when it has ended. */
+async function setRunning(
+  tx: Transaction,
+  store: JobStore,
+  { jobId, queue }: Message,
+): Promise<{ readonly job: JobRow; readonly most: number | null } | null> {
   const at = store.now().toISOString()
-  const told = notified({ type: 'state', jobId: message.jobId, state: 'running', queue })
+  const told = notified({ type: 'state', jobId, state: 'running', queue })
   const [taken] = await tx
     .update(jobs)
     .set({
@@ -61,19 +108,11 @@ async function takeFirst(
       losses: sql`${jobs.losses} + case when ${jobs.state} = 'running' then 1 else 0 end`,
       startedAt: sql`coalesce(${jobs.startedAt}, ${at}::timestamptz)`,
     })
-    .where(and(eq(jobs.id, message.jobId), inArray(jobs.state, ['queued', 'running'])))
+    .where(and(eq(jobs.id, jobId), inArray(jobs.state, ['queued', 'running'])))
     .returning({ ...getTableColumns(jobs), told, mostRunning })
-  if (!taken) {
-    await store.messages.complete(tx, message)
-    return { message, claim: null }
-  }
+  if (!taken) return null
   const { told: _, mostRunning: most, ...job } = taken
-  if (most !== null) await requireRoom(tx, job.accountId, most)
-  if (job.losses >= maxLosses) {
-    await store.messages.complete(tx, message)
-    await endRow(tx, store, job, { state: 'failed', error: lostTooOften(job.losses) }, heldBy(job))
-  }
-  return { message, claim: { message, job } }
+  return { job, most }
 }
 
 /** The limit of the account of a row of `jobs`. */

@@ -9,6 +9,7 @@ import type { JobNotice, JobNotices } from './job-notices.ts'
 import { takeBackJob, type Claim } from './job-transitions.ts'
 import { leaseSeconds } from './message-queue.ts'
 import { queuesInOrder } from './queue-order.ts'
+import type { Reservation } from './reservation.ts'
 import { runJob, type RunContext, type StopReason } from './run-job.ts'
 import { watchedForMs } from './watch-job.ts'
 
@@ -36,7 +37,11 @@ export class Dispatcher implements AsyncDisposable {
   readonly #heart: NodeJS.Timeout
   #renewedMs = performance.now()
   #renewing: Promise<void> | null = null
+  /** Whether somebody may wait whom nobody has looked for. */
   #hungry = false
+  /** Whether a job was passed over because its account had enough running. */
+  #passedOver = false
+  readonly #reserved = new Set<Promise<void>>()
   #filling: Promise<void> | null = null
   #draining = false
 
@@ -64,21 +69,51 @@ export class Dispatcher implements AsyncDisposable {
     return this.#running.size
   }
 
-  /** Look for work; to be called when a process of the pool became free. */
+  /** Look for work as soon as a process is free. */
   wake(): void {
     this.#hungry = true
-    if (this.#draining || this.#pool.free === 0) return
+    this.look()
+  }
+
+  /** Look for work if there may be any; to be called when a process of the pool became free. */
+  look(): void {
+    if (!this.#hungry || this.#draining || this.#pool.free === 0) return
     this.#filling ??= this.#fill().finally(() => {
       this.#filling = null
       // It may have been called while the last look was ending.
-      if (this.#hungry && this.#pool.free > 0 && !this.#draining) this.wake()
+      this.look()
     })
+  }
+
+  /** Keep a free process for a job that is just being accepted. */
+  reserve(queue: string): Reservation | null {
+    if (this.#draining || !this.#context.queues.has(queue)) return null
+    const lease = this.#pool.lease(queue)
+    if (!lease) return null
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#reserved.add(promise)
+    const settle = (): void => {
+      this.#reserved.delete(promise)
+      resolve()
+    }
+    return {
+      start: (claim) => {
+        this.#start(claim, lease)
+        settle()
+      },
+      release: async () => {
+        await lease[Symbol.asyncDispose]()
+        settle()
+        this.look()
+      },
+    }
   }
 
   /** Take nothing more, let what runs end within `graceMs`, and give back the rest. */
   async drain(graceMs: number): Promise<void> {
     this.#draining = true
     await this.#filling
+    await Promise.all(this.#reserved)
     const runs = [...this.#running.values()]
     if (runs.length === 0) return
     this.#context.log.info({ running: runs.length, graceMs }, 'dispatcher takes no more jobs')
@@ -92,7 +127,7 @@ export class Dispatcher implements AsyncDisposable {
       case 'state':
         if (notice.state === 'cancelled') this.#running.get(notice.jobId)?.stop.abort('superseded' satisfies StopReason)
         // An end makes room for the next job of its account.
-        if (notice.state !== 'running') this.wake()
+        if (notice.state === 'queued' || (notice.state !== 'running' && this.#passedOver)) this.wake()
         break
       case 'watched':
         this.#watched.set(notice.jobId, performance.now() + watchedForMs)
@@ -108,28 +143,29 @@ export class Dispatcher implements AsyncDisposable {
   async #fill(): Promise<void> {
     const { log } = this.#context
     while (this.#hungry && !this.#draining) {
+      const lease = this.#pool.lease()
+      if (!lease) return
+      // What is heard from here on is looked for again.
       this.#hungry = false
-      for (let lease = this.#pool.lease(); lease; lease = this.#pool.lease()) {
-        let claim: Claim | null = null
-        try {
-          claim = await this.#claim(lease.loaded)
-        } catch (error) {
-          // The next beat tries again.
-          log.error({ err: error }, 'no job could be taken')
-        }
-        if (!claim) {
-          await lease[Symbol.asyncDispose]()
-          break
-        }
-        this.#start(claim, lease)
+      this.#passedOver = false
+      let claim: Claim | null = null
+      try {
+        claim = await this.#claim(lease.loaded)
+      } catch (error) {
+        // The next beat tries again.
+        log.error({ err: error }, 'no job could be taken')
       }
+      if (claim) {
+        this.#hungry = true
+        this.#start(claim, lease)
+      } else await lease[Symbol.asyncDispose]()
     }
   }
 
   async #claim(loaded: string | null): Promise<Claim | null> {
     const { database, now, queues } = this.#context
     for (const queue of await queuesInOrder(database.db, [...queues.keys()], loaded, now())) {
-      const claim = await claimJob(this.#context, queue)
+      const claim = await claimJob(this.#context, queue, () => (this.#passedOver = true))
       if (claim) return claim
     }
     return null

@@ -3,6 +3,7 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { Database, Drizzle, Transaction } from '../db/database.ts'
 import type { JobState } from '../db/schema.ts'
+import type { Job } from './job.ts'
 
 /** One notice; `jobId` names the job. */
 export type JobNotice =
@@ -14,6 +15,8 @@ export type JobNotice =
 
 type Listener = {
   readonly onNotice: (notice: JobNotice) => void
+  /** This process has ended the job; its notice comes too. */
+  readonly onEnd?: (job: Job) => void
   /** Notices may have been missed: look into the tables. */
   readonly onGap: () => void
 }
@@ -65,6 +68,11 @@ export class JobNotices implements AsyncDisposable {
   subscribeAll(listener: Listener): Disposable {
     this.#all.add(listener)
     return { [Symbol.dispose]: () => void this.#all.delete(listener) }
+  }
+
+  /** Tell those who listen in this process how the job has ended. */
+  tellEnd(job: Job): void {
+    for (const { onEnd } of this.#byJob.get(job.id) ?? []) onEnd?.(job)
   }
 
   /** Whether the latest that was heard of the job is that it waits or runs; its end is then still to be heard. */

@@ -12,6 +12,7 @@ import { EnginePool } from '../engines/engine-pool.ts'
 import { Dispatcher, type DispatcherContext } from './dispatcher.ts'
 import { startHousekeeping } from './housekeeping.ts'
 import { takeBackJob, type JobStore } from './job-transitions.ts'
+import type { Reserve } from './reservation.ts'
 
 /** What {@link startJobRunner} needs. */
 export type JobRunnerOptions = {
@@ -27,6 +28,8 @@ export type JobRunnerOptions = {
 export type JobRunner = AsyncDisposable & {
   /** Jobs that run in this process. */
   readonly running: number
+  /** Keep a free engine process for a job that is just being accepted. */
+  readonly reserve: Reserve
   /** Process ids of the engines. */
   readonly enginePids: readonly number[]
   /** Take nothing more, let what runs end within `graceMs`, and give back the rest. */
@@ -50,7 +53,7 @@ export async function startJobRunner(
       memoryLimitBytes,
       log: context.log,
       entry: engineEntry,
-      onFree: () => dispatcher?.wake(),
+      onFree: () => dispatcher?.look(),
       onRestart: (reason) => context.metrics.engineRestarted(reason),
     }),
   )
@@ -73,6 +76,7 @@ export async function startJobRunner(
     get enginePids() {
       return pool.pids
     },
+    reserve: (queue) => running.reserve(queue),
     drain: (graceMs) => running.drain(graceMs),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }

@@ -9,14 +9,15 @@ import { capture, release } from '../billing/ledger.ts'
 import type { Database, Transaction } from '../db/database.ts'
 import { jobs, previews, type JobResult, type JobState } from '../db/schema.ts'
 import type { JobMetrics } from '../metrics.ts'
-import { notified } from './job-notices.ts'
-import { finalStates } from './job.ts'
+import { notified, type JobNotices } from './job-notices.ts'
+import { finalStates, jobColumns, type Job } from './job.ts'
 import type { Message, MessageQueue } from './message-queue.ts'
 
 /** What transitions need of the surroundings. */
 export type JobStore = {
   readonly database: Database
   readonly messages: MessageQueue
+  readonly notices: JobNotices
   readonly log: Logger
   readonly metrics: JobMetrics
   readonly now: () => Date
@@ -88,25 +89,28 @@ type Outcome =
   | { readonly state: 'cancelled' }
 
 async function finishJob(store: JobStore, { job, message }: Claim, outcome: Outcome): Promise<boolean> {
-  const done = await fenced(store, async (tx) => {
+  const ended = await fenced(store, async (tx) => {
     if (!(await store.messages.complete(tx, message))) throw new Superseded()
-    await endRow(tx, store, job, outcome, heldBy(job))
+    return endRow(tx, store, job, outcome, heldBy(job))
   })
-  if (done) logTransition(store, job, outcome.state, outcome.state === 'failed' ? { code: outcome.error.code } : {})
-  return done
+  if (!ended) return false
+  store.notices.tellEnd(ended)
+  logTransition(store, job, outcome.state, outcome.state === 'failed' ? { code: outcome.error.code } : {})
+  return true
 }
 
-/** Write the end of a job whose message is dealt with; to be used in that message's transaction. */
+/** Write the end of a job whose message is dealt with; to be used in that message's transaction. The job as it is then. */
 export async function endRow(
   tx: Transaction,
   store: JobStore,
   job: JobRow,
   outcome: Outcome,
   where: SQL | undefined,
-): Promise<void> {
+): Promise<Job> {
   const at = store.now()
   const keptMs = job.synchronous ? resultKeptMs.synchronous : resultKeptMs.asynchronous
-  const changed = await tx
+  const told = notified({ type: 'state', jobId: job.id, state: outcome.state, queue: job.queue })
+  const [changed] = await tx
     .update(jobs)
     .set({
       ...outcome,
@@ -116,11 +120,13 @@ export async function endRow(
       task: job.logPrompt ? job.task : null,
     })
     .where(where)
-    .returning({ told: notified({ type: 'state', jobId: job.id, state: outcome.state, queue: job.queue }) })
-  if (changed.length === 0) throw new Superseded()
+    .returning({ ...jobColumns, told })
+  if (!changed) throw new Superseded()
   if (outcome.state === 'succeeded') await capture(tx, ledgerSubject(job.id))
   else await release(tx, ledgerSubject(job.id))
   if (!job.synchronous) await tx.delete(previews).where(eq(previews.jobId, job.id))
+  const { told: _, ...ended } = changed
+  return { ...ended, queuePosition: null }
 }
 
 /**
@@ -140,9 +146,11 @@ export async function giveBackJob(
   const done = await fenced(store, async (tx) => {
     if (!(await store.messages.giveBack(tx, message))) throw new Superseded()
     await requeueRow(tx, job, { crashes, losses })
+    return true
   })
-  if (done) logTransition(store, job, 'queued', { reason, crashes, losses, why: why.code })
-  return done
+  if (!done) return false
+  logTransition(store, job, 'queued', { reason, crashes, losses, why: why.code })
+  return true
 }
 
 /**
@@ -157,9 +165,11 @@ export async function takeBackJob(store: JobStore, job: JobRow): Promise<boolean
     else await store.messages.takeBack(tx, job.queue, job.id)
     if (poisonous) await endRow(tx, store, job, { state: 'failed', error: lostTooOften(losses) }, heldBy(job))
     else await requeueRow(tx, job, { crashes: job.crashes, losses })
+    return true
   })
-  if (done) logTransition(store, job, poisonous ? 'failed' : 'queued', { reason: 'lost', losses })
-  return done
+  if (!done) return false
+  logTransition(store, job, poisonous ? 'failed' : 'queued', { reason: 'lost', losses })
+  return true
 }
 
 async function requeueRow(tx: Transaction, job: JobRow, counts: { crashes: number; losses: number }): Promise<void> {
@@ -173,13 +183,15 @@ async function requeueRow(tx: Transaction, job: JobRow, counts: { crashes: numbe
 
 /** End a queued or running job at once; whoever runs it hears of it and stops. False when it had ended before. */
 export async function cancelJob(store: JobStore, job: JobRow): Promise<boolean> {
-  const done = await fenced(store, async (tx) => {
+  const ended = await fenced(store, async (tx) => {
     await store.messages.cancel(tx, job.queue, job.id)
     const outstanding = and(eq(jobs.id, job.id), inArray(jobs.state, ['queued', 'running']))
-    await endRow(tx, store, job, { state: 'cancelled' }, outstanding)
+    return endRow(tx, store, job, { state: 'cancelled' }, outstanding)
   })
-  if (done) logTransition(store, job, 'cancelled')
-  return done
+  if (!ended) return false
+  store.notices.tellEnd(ended)
+  logTransition(store, job, 'cancelled')
+  return true
 }
 
 /** The ledger's name of a job. */
@@ -216,12 +228,12 @@ export function heldBy({ id, attempt }: Pick<JobRow, 'id' | 'attempt'>): SQL | u
   return and(eq(jobs.id, id), eq(jobs.attempt, attempt), eq(jobs.state, 'running'))
 }
 
-async function fenced(store: JobStore, change: (tx: Transaction) => Promise<void>): Promise<boolean> {
+/** What `change` answers, or null when it found that the job is somebody else's. */
+async function fenced<Answer>(store: JobStore, change: (tx: Transaction) => Promise<Answer>): Promise<Answer | null> {
   try {
-    await store.database.db.transaction(change)
-    return true
+    return await store.database.db.transaction(change)
   } catch (error) {
-    if (error instanceof Superseded) return false
+    if (error instanceof Superseded) return null
     throw error
   }
 }

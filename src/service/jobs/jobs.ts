@@ -10,11 +10,12 @@ import { inputKeys } from './job-files.ts'
 import type { JobNotices } from './job-notices.ts'
 import { cancelJob } from './job-transitions.ts'
 import { hasEnded, jobColumns, queuePosition, type Job } from './job.ts'
+import { SentResults } from './sent-results.ts'
 import { submitJob, type SubmitContext, type SubmitManner } from './submit-job.ts'
 import { watchJob, type JobEvent } from './watch-job.ts'
 
-/** What can be done with jobs. */
-export type Jobs = {
+/** What can be done with jobs; disposal removes what was sent. */
+export type Jobs = AsyncDisposable & {
   /**
    * Accept an order: the job, or the one that the same idempotency key made before. Throws `not_found` for references,
    * `bad_argument`, `prompt_refused`, `no_credit`, `too_many_jobs`, `queue_full`, `idempotency_conflict`.
@@ -29,7 +30,10 @@ export type Jobs = {
   cancel(account: Account, jobId: string): Promise<Job>
   /** The pictures of a job that has succeeded, as encoded bytes. Throws `gone` when they are not kept any more. */
   images(job: Job): Promise<Uint8Array[]>
-  /** Remove the pictures of a synchronous job that were sent. Those with an idempotency key stay for a repetition. */
+  /**
+   * Remove the pictures of a synchronous job that were sent; resolves when that is done, a little later. Those with an
+   * idempotency key stay for a repetition.
+   */
   discard(job: Job): Promise<void>
   /** State, progress and previews as they come, then the end. Throws `not_found`. */
   watch(jobId: string, signal: AbortSignal): AsyncIterable<JobEvent>
@@ -38,13 +42,14 @@ export type Jobs = {
 export type JobPage = { readonly limit: number; readonly offset: number; readonly state?: JobState | undefined }
 
 /** What {@link openJobs} needs of the surroundings. */
-export type JobsContext = SubmitContext & { readonly notices: JobNotices }
+export type JobsContext = SubmitContext
 
 /** The jobs of one database; makes the queues of the deployment. */
 export async function openJobs(context: JobsContext): Promise<Jobs> {
   const { blobs, database, deployment, messages, notices } = context
   for (const queue of queuesOf(deployment).keys()) await messages.create(queue)
   const { db } = database
+  const sent = new SentResults(database, blobs)
 
   async function find(jobId: string): Promise<Job | null> {
     const [job] = await db
@@ -100,10 +105,10 @@ export async function openJobs(context: JobsContext): Promise<Jobs> {
     },
     async discard(job) {
       if (!job.synchronous || !job.result || job.idempotencyKey !== null) return
-      await db.update(jobs).set({ result: null, expiresAt: null }).where(eq(jobs.id, job.id))
-      await blobs.delete(job.result.images.map(({ key }) => key))
+      await sent.remove(job)
     },
     watch: (jobId, signal) => watchJob(context, () => need(jobId), jobId, signal),
+    [Symbol.asyncDispose]: () => sent[Symbol.asyncDispose](),
   }
 }
 
@@ -115,8 +120,10 @@ async function waitForEnd(
 ): Promise<Job> {
   signal?.throwIfAborted()
   const { promise, resolve, reject } = Promise.withResolvers<Job>()
+  let ended = false
   const check = async (): Promise<void> => {
     try {
+      if (ended) return
       const job = await look()
       if (hasEnded(job)) resolve(job)
     } catch (error) {
@@ -126,7 +133,12 @@ async function waitForEnd(
   const onAbort = (): void => reject(signal?.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
   using _ear = notices.subscribe(jobId, {
-    onNotice: (notice) => void (notice.type === 'state' && hasEnded(notice) && check()),
+    // A job that was ended by this process follows its notice at once.
+    onNotice: (notice) => void (notice.type === 'state' && hasEnded(notice) && setImmediate(() => void check())),
+    onEnd: (job) => {
+      ended = true
+      resolve(job)
+    },
     onGap: () => void check(),
   })
   // It may have ended before anybody listened.

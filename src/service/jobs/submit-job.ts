@@ -15,10 +15,12 @@ import { jobAssets, jobs } from '../db/schema.ts'
 import { queueFor, type Deployment } from '../engines/deployment.ts'
 import type { BlobStore } from '../files/blob-store.ts'
 import type { GenerateOrder } from './generate-order.ts'
+import { claimAccepted, NotItsTurn } from './claim-job.ts'
 import { inputKey } from './job-files.ts'
 import { notified } from './job-notices.ts'
-import { ledgerSubject, logTransition, type JobRow, type JobStore } from './job-transitions.ts'
+import { ledgerSubject, logTransition, type Claim, type JobRow, type JobStore } from './job-transitions.ts'
 import { jobColumns, newJobId, queuePosition, type Job } from './job.ts'
+import type { Reservation, Reserve } from './reservation.ts'
 import { resolveGenerate } from './resolve-generate.ts'
 
 /** What acceptance needs of the surroundings. */
@@ -29,6 +31,8 @@ export type SubmitContext = JobStore & {
   readonly wordList: WordList | null
   /** Queued jobs of all accounts together. */
   readonly maxQueueLength: number
+  /** Engine processes of this server, for jobs that need not wait. */
+  readonly reserve?: Reserve
 }
 
 /** How an order came in. */
@@ -92,9 +96,7 @@ export async function submitJob(
   const keys = [...inputs.keys()].map((hash) => inputKey(id, hash))
   try {
     for (const [hash, bytes] of inputs) await context.blobs.put(inputKey(id, hash), bytes)
-    const job = await context.database.db.transaction((tx) => accept(tx, context, account, row, manner))
-    logTransition(context, { ...job, task }, 'queued', { queue: job.queue })
-    return job
+    return await acceptAndStart(context, account, row, manner)
   } catch (error) {
     await removeUnlessAccepted(context, id, keys, error)
     if (error instanceof Repeated) return { repeatedId: error.jobId }
@@ -121,19 +123,73 @@ async function removeUnlessAccepted(
   }
 }
 
+/** What is written down of a job, but for its turn. */
+type NewRow = Omit<typeof jobs.$inferInsert, 'turn'> &
+  Pick<JobRow, 'id' | 'queue' | 'priceMicros'> & { task: GenerateTask }
+
+/** Accept the job, and where a process is free and nobody waits, begin with it in the same transaction. */
+async function acceptAndStart(
+  context: SubmitContext,
+  account: Account,
+  row: NewRow,
+  manner: SubmitManner,
+): Promise<Job> {
+  const { db } = context.database
+  const tellQueued = (job: Job): void =>
+    logTransition(context, { ...job, task: row.task }, 'queued', { queue: job.queue })
+  const reservation = account.maxRunningJobs === null ? (context.reserve?.(row.queue) ?? null) : null
+  if (reservation) {
+    const started = db.transaction(async (tx) => {
+      const { job, first } = await accept(tx, context, account, row, manner, 'unless first')
+      return { job, claim: first ? await claimAccepted(tx, context, row.queue, row.id) : null }
+    })
+    const accepted = await started.catch(async (error: unknown) => {
+      await reservation.release()
+      if (error instanceof NotItsTurn) return null
+      throw error
+    })
+    if (accepted) {
+      tellQueued(accepted.job)
+      if (accepted.claim) return begin(context, reservation, accepted.claim)
+      await reservation.release()
+      return accepted.job
+    }
+  }
+  const { job } = await db.transaction((tx) => accept(tx, context, account, row, manner, 'always'))
+  tellQueued(job)
+  return job
+}
+
+function begin(context: SubmitContext, reservation: Reservation, claim: Claim): Job {
+  logTransition(context, claim.job, 'running')
+  reservation.start(claim)
+  const { task: _task, bodyHash: _bodyHash, ...job } = claim.job
+  return { ...job, queuePosition: null }
+}
+
+/** `tellsQueued`: whether dispatchers hear of it also when nothing else is queued. */
 async function accept(
   tx: Transaction,
   context: SubmitContext,
   account: Account,
-  row: Omit<typeof jobs.$inferInsert, 'turn'> & Pick<JobRow, 'id' | 'queue' | 'priceMicros'> & { task: GenerateTask },
+  row: NewRow,
   manner: SubmitManner,
-): Promise<Job> {
+  tellsQueued: 'always' | 'unless first',
+): Promise<{ readonly job: Job; readonly first: boolean }> {
   // From here on the account is locked: its requests pass one after the other, so that counts and balance hold.
   await hold(tx, { accountId: account.id, ...ledgerSubject(row.id), amountMicros: row.priceMicros })
   const repeatedId = await findRepeated(tx, account.id, manner)
   if (repeatedId !== null) throw new Repeated(repeatedId)
   const { maxQueuedJobs } = account
-  const { queued, ownQueued, turn } = await outstanding(tx, account.id)
+  const notice = notified({ type: 'state', jobId: row.id, state: 'queued', queue: row.queue })
+  const told = tellsQueued === 'always' ? notice : sql`case when ${counts.queued} > 0 then ${notice} end`
+  const before = outstandingBefore(tx, account.id)
+  const [{ told: _, queued, ownQueued, ...job }] = await tx
+    .with(before)
+    .insert(jobs)
+    .values({ ...row, turn: sql`(select turn from outstanding)` })
+    .returning({ ...jobColumns, queuePosition, told, ...counts })
+  // Where a limit was reached before, the transaction takes the row back.
   if (maxQueuedJobs !== null && ownQueued >= maxQueuedJobs)
     throw new AppError(
       'too_many_jobs',
@@ -144,40 +200,38 @@ async function accept(
     throw new AppError('queue_full', `the queue is full: ${queued} requests wait`, {
       retryAfterSeconds: queueFullRetrySeconds,
     })
-  const told = notified({ type: 'state', jobId: row.id, state: 'queued', queue: row.queue })
-  const [{ told: _, ...job }] = await tx
-    .insert(jobs)
-    .values({ ...row, turn })
-    .returning({ ...jobColumns, queuePosition, told })
   // As long as these rows are there, the files are.
   const files = assetHashes(row.task).map((hash) => ({ jobId: row.id, hash }))
   if (files.length > 0) await tx.insert(jobAssets).values(files)
-  await context.messages.send(tx, row.queue, row.id, account.id, turn)
-  return job
+  await context.messages.send(tx, row.queue, row.id, account.id, job.turn)
+  return { job, first: queued === 0 }
 }
 
 /**
  * How much waits, and the turn of the account's next job: one after its own last one, or that of the job which is served
  * next, so that accounts take turns (start-time fair queueing, Goyal, Vin and Cheng 1996, with jobs of one size).
  */
-async function outstanding(
-  tx: Transaction,
-  accountId: string,
-): Promise<{ queued: number; ownQueued: number; turn: number }> {
+function outstandingBefore(tx: Transaction, accountId: string) {
   const isQueued = sql`${jobs.state} = 'queued'`
   const isOwn = sql`${jobs.accountId} = ${accountId}`
-  const [row] = await tx
-    .select({
-      queued: sql<number>`(count(*) filter (where ${isQueued}))::int`,
-      ownQueued: sql<number>`(count(*) filter (where ${isQueued} and ${isOwn}))::int`,
-      turn: sql<number>`greatest(
-        1 + max(${jobs.turn}) filter (where ${isOwn}),
-        coalesce(min(${jobs.turn}) filter (where ${isQueued}), max(${jobs.turn})),
-        0)::int`,
-    })
-    .from(jobs)
-    .where(inArray(jobs.state, ['queued', 'running']))
-  return row
+  return tx.$with('outstanding').as(
+    tx
+      .select({
+        queued: sql<number>`(count(*) filter (where ${isQueued}))::int`.as('queued'),
+        ownQueued: sql<number>`(count(*) filter (where ${isQueued} and ${isOwn}))::int`.as('own_queued'),
+        turn: sql<number>`greatest(
+          1 + max(${jobs.turn}) filter (where ${isOwn}),
+          coalesce(min(${jobs.turn}) filter (where ${isQueued}), max(${jobs.turn})),
+          0)::int`.as('turn'),
+      })
+      .from(jobs)
+      .where(inArray(jobs.state, ['queued', 'running'])),
+  )
+}
+
+const counts = {
+  queued: sql<number>`(select queued from outstanding)`,
+  ownQueued: sql<number>`(select own_queued from outstanding)`,
 }
 
 async function findRepeated(

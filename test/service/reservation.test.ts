@@ -1,0 +1,118 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { inArray } from 'drizzle-orm'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import type { Account } from '../../src/service/accounts/account.ts'
+import { jobs as jobTable } from '../../src/service/db/schema.ts'
+import { queuesOf } from '../../src/service/engines/deployment.ts'
+import { claimJob } from '../../src/service/jobs/claim-job.ts'
+import { cancelJob, succeedJob, type Claim } from '../../src/service/jobs/job-transitions.ts'
+import type { JobNotice } from '../../src/service/jobs/job-notices.ts'
+import { openJobs, type Jobs } from '../../src/service/jobs/jobs.ts'
+import {
+  asynchronous,
+  fixtureDeployment,
+  newAccount,
+  openOffice,
+  orderFor,
+  type Office,
+} from '../support/job-office.ts'
+import { databaseKinds, makeDatabase } from '../support/test-database.ts'
+
+const [queue] = queuesOf(fixtureDeployment).keys()
+
+describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) => {
+  const stack = new AsyncDisposableStack()
+  let office: Office
+  let jobs: Jobs
+  let account: Account
+  /** What became of the reservations of one test. */
+  let started: Claim[]
+  let released: number
+
+  beforeAll(async () => {
+    const filesDir = mkdtempSync(path.join(tmpdir(), 'sepia-test-'))
+    stack.defer(() => rmSync(filesDir, { recursive: true }))
+    const made = stack.use(await makeDatabase(kind))
+    office = stack.use(await openOffice(made.place, filesDir))
+    const reserve = () => ({
+      start: (claim: Claim) => void started.push(claim),
+      release: async () => void released++,
+    })
+    jobs = stack.use(await openJobs({ ...office.context, reserve }))
+  })
+  afterAll(() => stack.disposeAsync())
+  beforeEach(async () => {
+    started = []
+    released = 0
+    account = await newAccount(office.database)
+  })
+  afterEach(async () => {
+    const left = await office.database.db
+      .select()
+      .from(jobTable)
+      .where(inArray(jobTable.state, ['queued', 'running']))
+    for (const row of left) await cancelJob(office.context, row)
+  })
+
+  const submit = (who = account) => jobs.submit(who, orderFor('pictures'), asynchronous)
+
+  it('begins with a job that finds nobody waiting, in the transaction that accepts it', async () => {
+    const heard: JobNotice[] = []
+    using _ear = office.context.notices.subscribeAll({ onNotice: (notice) => heard.push(notice), onGap() {} })
+    const job = await submit()
+    expect(job).toMatchObject({ state: 'running', attempt: 1, queuePosition: null })
+    expect(job).not.toHaveProperty('task')
+    expect([started.length, released]).toEqual([1, 0])
+    expect(await claimJob(office.context, queue)).toBeNull()
+    const result = { images: [], encoding: 'png', predictionTimeMs: 1, warnings: [] } as const
+    expect(await succeedJob(office.context, started[0], result)).toBe(true)
+    await jobs.ended(job.id)
+    // Nobody else was called for it.
+    expect(heard.flatMap((notice) => (notice.type === 'state' ? [notice.state] : []))).not.toContain('queued')
+  })
+
+  it('is given back for a job that others go before, who are told of it', async () => {
+    const plain = stack.use(await openJobs(office.context))
+    const first = await plain.submit(account, orderFor('pictures'), asynchronous)
+    const told = Promise.withResolvers<JobNotice>()
+    using _ear = office.context.notices.subscribeAll({
+      // That of the first may still be on its way.
+      onNotice: (notice) => void (notice.jobId !== first.id && told.resolve(notice)),
+      onGap() {},
+    })
+    const job = await submit()
+    expect(job).toMatchObject({ state: 'queued', queuePosition: 2 })
+    expect([started.length, released]).toEqual([0, 1])
+    expect(await told.promise).toMatchObject({ type: 'state', state: 'queued', jobId: job.id })
+  })
+
+  it('is not asked for where the account may have only so many running', async () => {
+    const job = await submit(await newAccount(office.database, { maxRunningJobs: 1 }))
+    expect(job).toMatchObject({ state: 'queued' })
+    expect([started.length, released]).toEqual([0, 0])
+  })
+
+  it('is given back where a limit came in this moment', async () => {
+    const limited = await newAccount(office.database, { maxRunningJobs: 1 })
+    const job = await submit({ ...limited, maxRunningJobs: null })
+    expect(job).toMatchObject({ state: 'queued', queuePosition: 1 })
+    expect([started.length, released]).toEqual([0, 1])
+  })
+
+  it('is given back where the message of a job whose lease has lapsed goes first', async () => {
+    const lapsed = await submit()
+    await office.database.db.transaction((tx) => office.context.messages.takeBack(tx, queue, lapsed.id))
+    const job = await submit()
+    expect(job).toMatchObject({ state: 'queued', queuePosition: 1, turn: 1 })
+    expect([started.length, released]).toEqual([1, 1])
+  })
+
+  it('is given back by an acceptance that fails', async () => {
+    const poor = await newAccount(office.database, { prepaid: true })
+    await expect(submit(poor)).rejects.toMatchObject({ code: 'no_credit' })
+    expect([started.length, released]).toEqual([0, 1])
+    expect((await jobs.list(poor, { limit: 10, offset: 0 })).total).toBe(0)
+  })
+})
