@@ -17,6 +17,8 @@ import { backendNames, precisions } from '#engine/backend.ts'
 import { addEmbeds } from '#engine/models/time-embedding.ts'
 import { UNet } from '#engine/networks/unet.ts'
 import { openvinoFolders } from '#cli/backend-places.ts'
+import { calibrateModel } from '#worker/calibrate.ts'
+import { needsCalibration } from '#worker/network-quantization.ts'
 import { PipelineCache } from '#worker/pipeline-cache.ts'
 import { createScratch, removeScratch } from '#worker/scratch-folder.ts'
 import { TorchGenerator } from '#tensor/random.ts'
@@ -173,6 +175,7 @@ async function withUNet<T>(
   try {
     await using pipelines = new PipelineCache(settings)
     const opened = await pipelines.open(path.resolve(model), () => {})
+    if (needsCalibration(await pipelines.choice())) await calibrateModel(opened, pipelines, () => {})
     const start = performance.now()
     const request = { kind: 'unet', component: opened.checkpoint.unet, options, activationBytes: 0 } as const
     const unet = await pipelines.network(opened, { ...request, load: (...args) => UNet.load(...args) }, () => {})
