@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest'
 import { goldenFolder } from '../support/golden.ts'
 import { pictureDifference } from '../support/difference.ts'
 import { makePictures } from '../support/make-pictures.ts'
+import { onOpenvino } from '../support/openvino.ts'
 import { modelOf, taskOf, type ParityCase } from '../support/parity-case.ts'
 import { writeTinyBSingleFile } from '../support/tiny-b-single-file.ts'
 
@@ -15,6 +16,19 @@ const cases = JSON.parse(readFileSync(path.join(folder, 'cases.json'), 'utf8')) 
 describe('the same seed gives the picture of diffusers', () => {
   test.each(cases.map((c) => [c.name, c] as const))('%s', async (name, c) => {
     const [picture] = await makePictures(modelOf(c), taskOf(c))
+    const { mean, max } = await pictureDifference(picture, path.join(folder, `${name}.png`))
+    expect(mean).toBeLessThanOrEqual(0.2)
+    expect(max).toBeLessThanOrEqual(3)
+  })
+})
+
+describe('and on OpenVINO, at the same tolerance', () => {
+  // The schedulers are the same code on both; these see every network at several sizes.
+  const some = cases.filter(
+    (c) => c.steps === 10 && /^(tiny-.*-(ddim|k_euler_ancestral)|pocket-256x256-ddpm)-/.test(c.name),
+  )
+  test.each(some.map((c) => [c.name, c] as const))('%s', async (name, c) => {
+    const [picture] = await makePictures(modelOf(c), taskOf(c), onOpenvino)
     const { mean, max } = await pictureDifference(picture, path.join(folder, `${name}.png`))
     expect(mean).toBeLessThanOrEqual(0.2)
     expect(max).toBeLessThanOrEqual(3)

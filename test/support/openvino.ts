@@ -17,6 +17,9 @@ export function testOpenvino(): OpenvinoPlace {
   throw new Error(`${openvinoFolder} has no OpenVINO: npx sepia backend install openvino --data ${dataDir}`)
 }
 
+/** Settings of an engine that computes on OpenVINO. */
+export const onOpenvino = { backend: 'openvino', openvinoFolders: [openvinoFolder] } as const
+
 /** A backend on this machine's CPU. */
 export function testBackend(name: BackendName): Backend {
   const options = { device: 'cpu', threads: 2, externalDataRoot: '/' } as const

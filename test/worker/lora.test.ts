@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { mkdir, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import type { Precision } from '#engine/backend.ts'
+import type { BackendName, Precision } from '#engine/backend.ts'
 import { loraNetworksOf } from '#engine/weights/lora/lora-networks.ts'
 import { openLora } from '#engine/weights/lora/open-lora.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
@@ -14,6 +14,7 @@ import { runGenerate } from '#worker/run-generate.ts'
 import { pictureDifference } from '../support/difference.ts'
 import { goldenFolder } from '../support/golden.ts'
 import { tinyRefiner, writeTinyInpaint } from '../support/mode-models.ts'
+import { openvinoFolder } from '../support/openvino.ts'
 import { modelOf, taskOf, type ParityCase } from '../support/parity-case.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
@@ -26,13 +27,18 @@ const caseOf = (name: string): LoraCase => cases.find((c) => c.name === name)!
 /** A stand-in for a content hash: the engine takes whatever the task and its files agree on. */
 const hashOf = (name: string): string => Buffer.from(name.padEnd(32, '-')).toString('hex')
 
-async function cacheFor(precision: Precision = 'fp32', memoryLimitBytes?: number): Promise<PipelineCache> {
+async function cacheFor(
+  precision: Precision = 'fp32',
+  memoryLimitBytes?: number,
+  backend: BackendName = 'onnxruntime',
+): Promise<PipelineCache> {
   const place = await temporaryFolder('loras')
   const [cacheDir, scratchDir] = [path.join(place, 'cache'), path.join(place, 'scratch')]
   await mkdir(scratchDir)
   const settings = {
     device: 'cpu',
-    backend: 'onnxruntime',
+    backend,
+    openvinoFolders: [openvinoFolder],
     precision,
     threads: 1,
     cacheDir,
@@ -66,8 +72,11 @@ async function pictures(
 }
 
 describe('the same LoRAs give the picture of the reference', () => {
-  test.each(cases.map((c) => [c.name, c] as const))('%s', async (name, c) => {
-    await using pipelines = await cacheFor()
+  const onBoth = ['a-several', 'b-several', 'pocket-lora']
+  const runs = cases.map((c) => [c.name, 'onnxruntime', c] as const)
+  const others = onBoth.map((name) => [name, 'openvino', caseOf(name)] as const)
+  test.each([...runs, ...others])('%s on %s', async (name, backend, c) => {
+    await using pipelines = await cacheFor('fp32', undefined, backend)
     expect(c.from_plain).toBeGreaterThan(2)
     const [picture] = await pictures(pipelines, c, Object.entries(c.loras))
     const { mean, max } = await pictureDifference(picture, path.join(folder, `${name}.png`))
