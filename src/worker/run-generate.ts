@@ -85,6 +85,7 @@ export async function runGenerate(
     duringLoad: (load) => watch.during('load', load),
     onLoaded: () => onProgress(current),
     onWarning: (warning) => warnings.add(warning),
+    onlyPicture: task.seeds.length === 1,
   })
   const preview = task.previews
     ? previewEncoder(

@@ -22,6 +22,8 @@ export type NetworkHooks = {
   /** Told after a loading that was shown as progress. */
   readonly onLoaded: () => void
   readonly onWarning: (warning: string) => void
+  /** No other picture will want the UNet again. */
+  readonly onlyPicture?: boolean
 }
 
 type Load = <Config extends object, Options, Network extends AsyncDisposable>(
@@ -58,8 +60,9 @@ export function taskNetworks(
         load: (source) => VaeEncoder.load(source, options),
       }),
     vaeDecoder: async (options) => {
-      // A UNet whose weights are mapped is back in a moment, for the next picture; packed ones take seconds.
-      if ((await hooks.pipelines.choice()).backend === 'onnxruntime') await hooks.pipelines.closeAfterUse('unet')
+      // A UNet whose weights are mapped is back in a moment for the next picture; packed ones take seconds.
+      const { backend } = await hooks.pipelines.choice()
+      if (hooks.onlyPicture || backend === 'onnxruntime') await hooks.pipelines.closeAfterUse('unet')
       return await load({
         kind: 'vaeDecoder',
         component: vae,

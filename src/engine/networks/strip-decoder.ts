@@ -27,8 +27,11 @@ type LoadedPass = {
   readonly norm: { readonly weight: Tensor; readonly bias: Tensor } | null
 }
 
-/** Bytes of one strip of the widest map, at most; each piece takes a few times as much while it runs. */
-const defaultStripBytes = 24 << 20
+/**
+ * Bytes of one strip of the widest map, at most; a piece takes a few times as much while it runs. OpenVINO's sessions keep
+ * that memory from run to run, each for itself.
+ */
+const stripBytesOf = { onnxruntime: 24 << 20, openvino: 8 << 20 } as const
 
 /** A decoder in strips that is loaded for one size. */
 export class StripDecoder implements AsyncDisposable {
@@ -49,7 +52,7 @@ export class StripDecoder implements AsyncDisposable {
   static async load(
     source: NetworkSource<VaeConfig>,
     size: Size,
-    stripBytes: number = defaultStripBytes,
+    stripBytes: number = stripBytesOf[source.backend.name],
   ): Promise<StripDecoder> {
     const { backend, config, precision, weights } = source
     const options = { weightsInPlace: false, keepActivations: false }
@@ -153,5 +156,5 @@ function widestChannels({ blockOutChannels }: VaeConfig): number {
 
 /** Bytes of activations that decoding in strips takes at its peak, about: the widest map of the picture's size, and some strips. */
 export function stripDecodeBytes(config: VaeConfig, { height, width }: Size): number {
-  return height * width * vaeScaleFactor(config) ** 2 * widestChannels(config) * 4 * 1.1 + 12 * defaultStripBytes
+  return height * width * vaeScaleFactor(config) ** 2 * widestChannels(config) * 4 * 1.1 + 12 * stripBytesOf.onnxruntime
 }
