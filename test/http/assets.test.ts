@@ -1,6 +1,6 @@
 // The asset library over HTTP: a real office whose engines look into uploads as these say themselves.
 import { createHash } from 'node:crypto'
-import { writeFile } from 'node:fs/promises'
+import { rm, writeFile } from 'node:fs/promises'
 import { request as httpRequest } from 'node:http'
 import path from 'node:path'
 import sharp from 'sharp'
@@ -157,6 +157,17 @@ describe('an upload by URL', () => {
 
   it('whose inspection kills its process ends as an error', async () => {
     expect(await upload('deadly', 'crash')).toMatchObject({ status: 'error' })
+  })
+
+  it('of bytes that another account has is looked into all the same, so that its time tells nothing', async () => {
+    const go = path.join(door.folder, 'again')
+    await writeFile(go, '')
+    expect(await upload('theirs', `wait ${go}`, {}, other)).toMatchObject({ status: 'ready' })
+    await rm(go)
+    const sent = send('mine', `wait ${go}`)
+    await expect.poll(async () => assetOf(await get('/v1/assets/mine')).status).toBe('uploaded')
+    await writeFile(go, '')
+    expect(await inspected(await sent)).toMatchObject({ status: 'ready' })
   })
 
   it('of the same bytes by two accounts is one file, and each has its own', async () => {
