@@ -97,8 +97,9 @@ export class PipelineCache implements AsyncDisposable {
 
   /** Why `auto` passed over an OpenVINO that is there; empty where it did not. */
   async choiceFault(): Promise<readonly string[]> {
-    const { openvino, reason } = await this.choice()
-    return this.settings.precision === 'auto' && openvino && 'fault' in openvino ? [`precision is fp32: ${reason}`] : []
+    const { backend, openvino, precision } = await this.choice()
+    if (backend === 'openvino' || !openvino || !('fault' in openvino)) return []
+    return [`computed on onnxruntime in ${precision}, because of ${openvino.fault.message}`]
   }
 
   /** Stop what runs, where the backend can; everything else that needs it rejects with `cancelled` until {@link resume}. */
@@ -214,7 +215,7 @@ export class PipelineCache implements AsyncDisposable {
     const { weights } = prepared
     try {
       if (loras !== null) await this.#closeVariants(`${plainKey} loras `)
-      await this.makeRoom(activationBytes + privateWeightBytes(weights, quantization))
+      await this.makeRoom(activationBytes + privateWeightBytes(weights, { arithmetic, backend, quantization }))
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
         { backend, config: component.config, weights, precision, arithmetic, quantization },

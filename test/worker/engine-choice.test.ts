@@ -25,6 +25,8 @@ describe('auto', () => {
     [{ backend: 'openvino' }, old, 'openvino fp32', /nothing faster/],
     [{ precision: 'fp32' }, modern, 'onnxruntime fp32', /was asked for/],
     [{ precision: 'fp16' }, modern, 'onnxruntime fp16', /was asked for/],
+    [{ precision: 'int8' }, old, 'openvino int8', /was asked for/],
+    [{ precision: 'int8' }, null, 'onnxruntime int8', /was asked for/],
     [{ precision: 'bf16' }, modern, 'openvino bf16', /was asked for/],
     [{ device: 'cuda' }, null, 'onnxruntime fp32', /on cuda/],
     [{ device: 'gpu' }, found('FP32', 'FP16'), 'openvino fp16', /the gpu computes in fp16/],

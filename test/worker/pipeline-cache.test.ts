@@ -162,3 +162,21 @@ test('a negative prompt that guidance does not use is a warning', async () => {
   expect(unused.warnings).toEqual(['the negative prompt has no effect at a cfg of 1, it needs one above 1'])
   expect((await run(pipelines, model, { guidanceScale: 1.5, negativePrompt: 'green' })).warnings).toEqual([])
 })
+
+test('an OpenVINO that is there and broken is told with each picture that auto makes without it', async () => {
+  const broken = path.join(folder, 'openvino')
+  await mkdir(broken)
+  await writeFile(path.join(broken, 'libopenvino_c.so.2520'), '')
+  await using pipelines = new PipelineCache({
+    ...settings,
+    backend: 'auto',
+    precision: 'auto',
+    openvinoFolders: [broken],
+  })
+  const { warnings } = await run(pipelines, path.join(tinyModels, 'tiny-a'))
+  expect(warnings).toEqual([
+    expect.stringMatching(
+      /^computed on onnxruntime in fp32, because of openvino: \S+ is version 2025\.2\.0, Sepia works with/,
+    ),
+  ])
+})

@@ -41,9 +41,15 @@ export function areLarge(weights: GraphWeights): boolean {
 
 /**
  * Bytes of private memory that a component's weights may take: none where they stay mapped, all where they are rounded,
- * since their kernels are only quick with weights that they have packed themselves.
+ * since their kernels are only quick with weights that they have packed themselves. OpenVINO packs all weights, in the
+ * format that it computes in.
  */
-export function privateWeightBytes(weights: GraphWeights, quantization?: Quantization): number {
+export function privateWeightBytes(
+  weights: GraphWeights,
+  { arithmetic, backend, quantization }: Pick<NetworkSource<unknown>, 'arithmetic' | 'backend' | 'quantization'>,
+): number {
+  const isHalved = arithmetic !== 'graph' && !quantization
+  if (backend.name === 'openvino') return weightBytes(weights) * (isHalved ? 0.5 : 1)
   return areLarge(weights) && !quantization ? 0 : weightBytes(weights)
 }
 
