@@ -15,7 +15,7 @@ SIDE = 64
 # The part of a crop that the thing fills.
 FILLED = 0.8
 HELD_OUT = 400
-LONGEST_STEPS = 6000
+STEPS = 800
 
 
 class Classifier(nn.Module):
@@ -97,19 +97,21 @@ def load(state: Path, concepts: list[dict], styles: list[str], device: torch.dev
         return network.eval(), *accuracies(network, held)
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     r = random.Random("training")
     good = (0.0, 0.0)
-    for step in range(LONGEST_STEPS):
+    for step in range(STEPS):
         pictures, indices, kinds = (t.to(device) for t in examples(state, concepts, styles, r, 64))
         # What a decoder does to a picture must not disturb the judge: less contrast, blur, noise.
         if r.random() < 0.5:
             pictures = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2, mode="bilinear")
         pictures = pictures * r.uniform(0.8, 1.1) + torch.randn_like(pictures) * r.uniform(0, 0.15)
         scores, style_scores = network.train()(pictures.clamp(-1, 1))
-        loss = F.cross_entropy(scores, indices) + 0.3 * F.cross_entropy(style_scores, kinds)
+        loss = F.cross_entropy(scores, indices) + F.cross_entropy(style_scores, kinds)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        falling.step()
         if step % 100 == 99:
             good = accuracies(network, held)
             print(f"classifier, step {step + 1}: {good[0]:.1%}, style {good[1]:.1%}", flush=True)
