@@ -100,7 +100,7 @@ export type AssetInspection = {
 /** Fixed for the life of an engine process. */
 export type EngineSettings = {
   readonly device: Device
-  /** `auto`: the backend that the precision runs fastest on. */
+  /** `auto`: the backend that the precision runs fastest on; for fp32 the one that loads quickest. */
   readonly backend: BackendName | 'auto'
   /** `auto`: the fastest whose pictures cannot be told from those of fp32 on this machine. */
   readonly precision: Precision | 'auto'

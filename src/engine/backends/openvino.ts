@@ -41,6 +41,7 @@ export function openvinoBackend(options: OpenvinoOptions): Backend {
   return {
     name: 'openvino',
     device,
+    // It always packs weights, and holds the memory of one run: the other options are matters of onnxruntime.
     create: (model, { arithmetic }) => createSession(library, model, options, arithmetic),
   }
 }
