@@ -76,7 +76,7 @@ test('strips come with their neighbours rows, and zeros outside the map', () => 
   expect(() => StripMap.cut(map, [2, 2])).toThrow('strips of 4 rows for a map of 3')
 })
 
-test("SDXL's pictures of 1024² are decoded in strips: below 2 GB, a third of what the whole takes", () => {
+test("SDXL's pictures of 1024² are decoded in strips, for whose activations below 1.6 GB are set aside", () => {
   const config = { blockOutChannels: [128, 256, 512, 512], latentChannels: 4 } as const
   const size = { height: 128, width: 128 }
   const sdxl = config as unknown as VaeConfig
