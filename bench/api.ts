@@ -1,7 +1,8 @@
 // What the service adds to a picture: the time of a synchronous call that is not the engine's, beside a bare handler that
 // echoes; how fast requests are accepted, begun and polled; and what thousands of malformed ones do to the memory.
 //
-//   npx node bench/api.ts [--pictures 100] [--requests 500] [--malformed 10000] [--only pglite|postgres]
+//   npx node bench/api.ts [--model FILE|FOLDER] [--pictures 100] [--requests 500] [--malformed 10000]
+//     [--only pglite|postgres]
 //
 // Fails when the service adds more than 10 ms (median) on PGlite, or a free engine waits longer than 20 ms for a new job.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -19,6 +20,7 @@ import { tableOf } from './table.ts'
 
 const { values } = parseArgs({
   options: {
+    model: { type: 'string', default: fileURLToPath(new URL('../models/pocket', import.meta.url)) },
     pictures: { type: 'string', default: '100' },
     requests: { type: 'string', default: '500' },
     malformed: { type: 'string', default: '10000' },
@@ -26,7 +28,6 @@ const { values } = parseArgs({
   },
 })
 const [pictures, requests, malformed] = [values.pictures, values.requests, values.malformed].map(Number)
-const model = fileURLToPath(new URL('../test/golden/wide-model/tiny-wide', import.meta.url))
 const token = `sepia_${'b'.repeat(43)}`
 const inFlight = 8
 const addedLimitMs = 10
@@ -93,7 +94,7 @@ async function echo(): Promise<readonly number[]> {
 
 const order = (seed: number, fields: object = {}): object => ({
   prompt: 'a red apple',
-  steps: 1,
+  steps: 4,
   seed,
   use_refiner: false,
   ...fields,
@@ -118,7 +119,7 @@ async function measure(env: Readonly<Record<string, string>>): Promise<Figures> 
     '--data',
     path.join(folder, 'data'),
     '--model',
-    model,
+    values.model,
     '--threads',
     '1',
     '--log-level',
