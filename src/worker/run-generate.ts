@@ -7,7 +7,7 @@ import { checkPngText, encodeJpeg, encodePng, toPixels, type Pixels } from '#ima
 import type { Tensor } from '#tensor/tensor.ts'
 import type { PipelineCache } from './pipeline-cache.ts'
 import { calibrateModel } from './calibrate.ts'
-import { needsCalibration } from './network-quantization.ts'
+import { isQuantizationKnown, needsCalibration } from './network-quantization.ts'
 import { pngText, type MadeWith } from './png-text.ts'
 import type { GenerateResult, GenerateTask, Progress, TaskFiles } from './protocol.ts'
 import { AppError } from '../errors.ts'
@@ -68,7 +68,9 @@ export async function runGenerate(
   const made: MadeWith = { backend, precision, model: opened.modelHash, refiner: refiner?.modelHash ?? null }
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, made))
   if (needsCalibration(made))
-    for (const model of [opened, refiner]) if (model) await calibrateModel(model, pipelines, onProgress)
+    for (const model of [opened, refiner])
+      if (model && !isQuantizationKnown(model.hashes.get('unet')!, made))
+        await calibrateModel(model, pipelines, onProgress)
 
   // 3. pictures
   const stepMs: number[] = []

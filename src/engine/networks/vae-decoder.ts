@@ -1,5 +1,5 @@
 import type { Tensor } from '#tensor/tensor.ts'
-import type { Arithmetic, Session } from '../backend.ts'
+import type { Session } from '../backend.ts'
 import { vaeDecoderGraph } from '../models/vae.ts'
 import { vaeScaleFactor, type VaeConfig } from '../models/vae-config.ts'
 import { createSession, type NetworkSource } from './network-source.ts'
@@ -20,8 +20,8 @@ export class VaeDecoder implements AsyncDisposable {
   }
 
   static async load(source: NetworkSource<VaeConfig>, options: VaeDecoderOptions): Promise<VaeDecoder> {
-    const { arithmetic, backend, config, precision } = source
-    if (decodesInStrips(config, options, arithmetic)) return new VaeDecoder(await StripDecoder.load(source, options))
+    const { backend, config, precision } = source
+    if (decodesInStrips(config, options)) return new VaeDecoder(await StripDecoder.load(source, options))
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
     const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, ...options })
     return new VaeDecoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
@@ -40,14 +40,12 @@ export class VaeDecoder implements AsyncDisposable {
 }
 
 /** Bytes of activations that decoding takes at its peak, about. */
-export function vaeDecodeBytes(config: VaeConfig, size: VaeDecoderOptions, arithmetic: Arithmetic): number {
-  if (decodesInStrips(config, size, arithmetic)) return stripDecodeBytes(config, size)
-  return wholeDecodeBytes(config, size) * (arithmetic === 'graph' ? 1 : 0.5)
+export function vaeDecodeBytes(config: VaeConfig, size: VaeDecoderOptions): number {
+  return decodesInStrips(config, size) ? stripDecodeBytes(config, size) : wholeDecodeBytes(config, size)
 }
 
-/** Rounded arithmetic takes half the memory, and would round a norm that comes in as scale and shift more than its own. */
-function decodesInStrips(config: VaeConfig, size: VaeDecoderOptions, arithmetic: Arithmetic): boolean {
-  return arithmetic === 'graph' && config.blockOutChannels.length > 1 && wholeDecodeBytes(config, size) > wholeUpToBytes
+function decodesInStrips(config: VaeConfig, size: VaeDecoderOptions): boolean {
+  return config.blockOutChannels.length > 1 && wholeDecodeBytes(config, size) > wholeUpToBytes
 }
 
 /** 3.7 of the widest full-size feature maps, as measured. */
