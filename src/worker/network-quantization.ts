@@ -37,8 +37,21 @@ export function needsCalibration({ backend, precision }: EngineChoice): boolean 
   return precision === 'int8' && backend === 'openvino'
 }
 
-/** Backend and content hash of a UNet → how it is quantised: large at real size, and asked for at every picture. */
+/**
+ * Backend and content hash of a UNet → how it is quantised, asked for at every picture. In the order of use, the most
+ * recent last: at real size each takes megabytes.
+ */
 const quantizations = new Map<string, Quantization>()
+const maxQuantizations = 4
+
+/** Whether it is known how a UNet is quantised, so that no calibration need be looked for. */
+export function isQuantizationKnown(hash: string, choice: EngineChoice): boolean {
+  return quantizations.has(keyOf(hash, choice))
+}
+
+function keyOf(hash: string, { backend }: EngineChoice): string {
+  return `${backend} ${hash}`
+}
 
 /** How a component is quantised: a UNet in int8, everything else not at all. */
 export async function networkQuantization(
@@ -48,11 +61,14 @@ export async function networkQuantization(
   cacheDir: string,
 ): Promise<Quantization | undefined> {
   if (choice.precision !== 'int8' || name !== 'unet') return undefined
-  const key = `${choice.backend} ${hash}`
-  const known = quantizations.get(key)
-  if (known) return known
-  const found = await quantizationFor({ config, name, weights }, hash, choice, cacheDir)
+  const key = keyOf(hash, choice)
+  const found = quantizations.get(key) ?? (await quantizationFor({ config, name, weights }, hash, choice, cacheDir))
+  quantizations.delete(key)
   quantizations.set(key, found)
+  for (const oldest of quantizations.keys()) {
+    if (quantizations.size <= maxQuantizations) break
+    quantizations.delete(oldest)
+  }
   return found
 }
 

@@ -1,6 +1,5 @@
 // The pipeline's networks, out of the cache of what is loaded.
 import type { DenoiserNetworks, Networks } from '#diffusion/networks.ts'
-import type { Arithmetic } from '#engine/backend.ts'
 import { vaeScaleFactor, type VaeConfig } from '#engine/models/vae-config.ts'
 import { TextEncoder } from '#engine/networks/text-encoder.ts'
 import { UNet, unetActivationBytes } from '#engine/networks/unet.ts'
@@ -8,7 +7,6 @@ import { VaeDecoder, vaeDecodeBytes } from '#engine/networks/vae-decoder.ts'
 import { VaeEncoder, vaeEncodeBytes } from '#engine/networks/vae-encoder.ts'
 import type { Component } from '#engine/weights/checkpoint.ts'
 import { AppError } from '../errors.ts'
-import { networkArithmetic } from './engine-choice.ts'
 import type { NetworkRequest, OpenModel, PipelineCache } from './pipeline-cache.ts'
 import type { TaskLoras } from './task-loras.ts'
 import type { Progress } from './protocol.ts'
@@ -67,7 +65,7 @@ export function taskNetworks(
         kind: 'vaeDecoder',
         component: vae,
         options,
-        activationBytes: vaeDecodeBytes(vae.config, options, await vaeArithmetic(hooks)),
+        activationBytes: vaeDecodeBytes(vae.config, options),
         load: (source) => VaeDecoder.load(source, options),
       })
     },
@@ -75,18 +73,11 @@ export function taskNetworks(
       edgeLimit(vae.config, size, vaeEncodeBytes, hooks, (edge) => {
         return `memory was short: the picture to start from was encoded in tiles of ${edge} latents, which changes it slightly`
       }),
-    decodeEdgeLimit: async (size) => {
-      const arithmetic = await vaeArithmetic(hooks)
-      const bytesOf = (config: VaeConfig, part: LatentSize): number => vaeDecodeBytes(config, part, arithmetic)
-      return await edgeLimit(vae.config, size, bytesOf, hooks, (edge) => {
+    decodeEdgeLimit: (size) =>
+      edgeLimit(vae.config, size, vaeDecodeBytes, hooks, (edge) => {
         return `memory was short: the picture was decoded in tiles of ${edge} latents, which changes it slightly`
-      })
-    },
+      }),
   }
-}
-
-async function vaeArithmetic({ pipelines }: NetworkHooks): Promise<Arithmetic> {
-  return networkArithmetic('vae', await pipelines.choice()).arithmetic
 }
 
 /** The networks of one denoiser without its VAE. */
