@@ -2,19 +2,20 @@
 // one to another, checkpoints cold and warm, and memory over many requests that change both.
 //
 //   npx node bench/assets.ts [--upload 7e9] [--steps 10] [--size 512] [--requests 200] [--checkpoints 5] [--loras 20]
-//                            [--model FOLDER] [--only upload,lora,switch,alternate] [--threads N]
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+//                            [--model FOLDER|FILE] [--only upload,lora,switch,alternate] [--threads N] [--cache FOLDER]
+import { cpSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { availableParallelism, tmpdir } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { EngineProcess } from '#worker/engine-process.ts'
 import { privateMemory } from '#worker/private-memory.ts'
-import type { GenerateResult, GenerateTask, TaskLora } from '#worker/protocol.ts'
+import type { GenerateResult, TaskLora } from '#worker/protocol.ts'
 import { openSafetensors } from '#tensor/safetensors.ts'
 import { writeLora } from './assets/lora-files.ts'
 import { measureUploads } from './assets/uploads.ts'
 import { tableOf } from './table.ts'
+import { pictureTask } from '../test/support/picture-task.ts'
 
 const { values } = parseArgs({
   options: {
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     requests: { type: 'string', default: '200' },
     checkpoints: { type: 'string', default: '5' },
     loras: { type: 'string', default: '20' },
+    cache: { type: 'string' },
     model: { type: 'string', default: path.join(import.meta.dirname, '../models/pocket') },
     only: { type: 'string', default: 'upload,lora,switch,alternate' },
     threads: { type: 'string', default: String(availableParallelism()) },
@@ -42,7 +44,7 @@ const startEngine = (): Promise<EngineProcess> =>
     backend: 'onnxruntime',
     precision: 'fp32',
     threads: Number(values.threads),
-    cacheDir: path.join(folder, 'cache'),
+    cacheDir: values.cache ?? path.join(folder, 'cache'),
     cacheLimitBytes: 64e9,
   })
 
@@ -56,27 +58,17 @@ function generate(
     seeds = [1],
   }: { checkpoint?: string; count?: number; seeds?: number[] } = {},
 ): Promise<GenerateResult> {
-  const task: GenerateTask = {
+  const task = pictureTask({
     prompt: 'a red apple',
-    prompt2: null,
-    negativePrompt: null,
-    negativePrompt2: null,
     width: size,
     height: size,
     numInferenceSteps: count,
     guidanceScale: 5,
     sampler: 'K_EULER',
     seeds,
-    clipSkip: null,
-    start: { mode: 'textToImage' },
-    checkpoint: null,
-    vae: null,
     loras,
-    textualInversions: [],
-    refiner: null,
-    previews: false,
     imageEncoding: 'jpeg',
-  }
+  })
   return engine.generate(task, { checkpoint, refiner: null, pictures: {}, assets })
 }
 
@@ -139,15 +131,20 @@ async function loraCosts(): Promise<void> {
   )
 }
 
-/** Copies of the model whose UNets differ in one number, so that nothing of one serves another. */
+/** Copies of the model whose UNets differ in one number, so that nothing of one serves another; of a single file, itself and copies. */
 async function checkpoints(): Promise<string[]> {
+  const single = statSync(values.model).isFile()
   const found: string[] = []
   for (let index = 0; index < checkpointCount; index++) {
-    const copy = path.join(folder, `checkpoint-${index}`)
+    if (single && index === 0) {
+      found.push(values.model)
+      continue
+    }
+    const copy = path.join(folder, `checkpoint-${index}${single ? '.safetensors' : ''}`)
     cpSync(values.model, copy, { recursive: true })
-    const file = path.join(copy, 'unet/diffusion_pytorch_model.safetensors')
+    const file = single ? copy : path.join(copy, 'unet/diffusion_pytorch_model.safetensors')
     const { tensors } = await openSafetensors(file)
-    const { offset } = tensors.get('conv_out.bias')!
+    const { offset } = tensors.get(single ? 'model.diffusion_model.out.2.bias' : 'conv_out.bias')!
     await using handle = await open(file, 'r+')
     await handle.write(Buffer.from([index]), 0, 1, offset)
     found.push(copy)

@@ -18,6 +18,7 @@ import { PipelineCache } from '#worker/pipeline-cache.ts'
 import type { GenerateTask } from '#worker/protocol.ts'
 import { runGenerate } from '#worker/run-generate.ts'
 import { tableOf } from './table.ts'
+import { pictureTask } from '../test/support/picture-task.ts'
 
 const { values } = parseArgs({
   options: {
@@ -59,27 +60,16 @@ const bySampler = samplerNames.map((sampler) => ({
 }))
 const ways = [...bySampler, ...modes].filter(({ name }) => name.includes(values.only) || name === 'DDIM')
 
-const base: GenerateTask = {
+const base = pictureTask({
   prompt: 'a red apple on a light blue background',
-  prompt2: null,
-  negativePrompt: null,
-  negativePrompt2: null,
   width: Number(values.size),
   height: Number(values.size),
   numInferenceSteps: wanted,
   guidanceScale: Number(values.cfg),
   sampler: 'DDIM',
   seeds: [1],
-  clipSkip: null,
-  start: { mode: 'textToImage' },
-  refiner: null,
-  checkpoint: null,
-  vae: null,
-  loras: [],
-  textualInversions: [],
-  previews: false,
   imageEncoding: 'jpeg',
-}
+})
 
 // Time inside the library: its method is wrapped for the whole of this process. Its types hide that it is a class.
 const inside = { wallMs: 0, cpuMs: 0 }

@@ -17,6 +17,7 @@ import { createScratch, removeScratch } from '#worker/scratch-folder.ts'
 import { resolveConfig } from '../src/config.ts'
 import { exactPicture, fidelityOf } from '../test/support/fidelity.ts'
 import { tableOf } from './table.ts'
+import { pictureTask } from '../test/support/picture-task.ts'
 
 const { values } = parseArgs({
   options: {
@@ -35,27 +36,16 @@ const { values } = parseArgs({
 const prompts = ['a red apple on a light blue background', 'a yellow star on a dark green background']
 
 function taskOf(seed: number, index: number): GenerateTask {
-  return {
+  return pictureTask({
     prompt: prompts[index % prompts.length],
-    prompt2: null,
-    negativePrompt: null,
-    negativePrompt2: null,
     width: Number(values.size),
     height: Number(values.size),
     numInferenceSteps: Number(values.steps),
     guidanceScale: Number(values.cfg),
     sampler: 'DDIM',
     seeds: [seed],
-    clipSkip: null,
-    start: { mode: 'textToImage' },
-    refiner: null,
-    checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
-    previews: false,
     imageEncoding: 'jpeg',
-  }
+  })
 }
 
 const cacheDir = path.resolve(values.cache)

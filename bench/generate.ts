@@ -7,8 +7,9 @@ import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { EngineProcess } from '#worker/engine-process.ts'
-import type { GenerateTask, Timings } from '#worker/protocol.ts'
+import type { Timings } from '#worker/protocol.ts'
 import { tableOf } from './table.ts'
+import { pictureTask } from '../test/support/picture-task.ts'
 
 const { values } = parseArgs({
   options: {
@@ -22,27 +23,15 @@ const { values } = parseArgs({
   },
 })
 
-const task: GenerateTask = {
+const task = pictureTask({
   prompt: 'a red apple on a light blue background',
-  prompt2: null,
-  negativePrompt: null,
-  negativePrompt2: null,
   width: Number(values.size),
   height: Number(values.size),
   numInferenceSteps: Number(values.steps),
   guidanceScale: Number(values.cfg),
   sampler: 'DDIM',
   seeds: [1],
-  clipSkip: null,
-  start: { mode: 'textToImage' },
-  refiner: null,
-  checkpoint: null,
-  vae: null,
-  loras: [],
-  textualInversions: [],
-  previews: false,
-  imageEncoding: 'png',
-}
+})
 
 const phases: Record<string, (timings: Timings) => number> = {
   'load (open, hash, prepare, compile)': ({ loadMs }) => loadMs,

@@ -11,6 +11,7 @@ import { applyStyle, stylePresetNames } from '#diffusion/style-presets.ts'
 import { expandCanvas, type Sides } from '#image/outpaint.ts'
 import { EngineProcess } from '#worker/engine-process.ts'
 import type { GenerateTask, TaskStart } from '#worker/protocol.ts'
+import { pictureTask } from '../test/support/picture-task.ts'
 
 const { values } = parseArgs({
   options: {
@@ -148,27 +149,15 @@ async function styles(engine: EngineProcess, name: string): Promise<void> {
 /** One picture of the shipped model, as a PNG. */
 async function paint(engine: EngineProcess, { seed, ...order }: Order): Promise<Uint8Array> {
   const painted: Uint8Array[] = []
-  const task: GenerateTask = {
-    prompt2: null,
-    negativePrompt: null,
-    negativePrompt2: null,
+  const task = pictureTask({
     width: edge,
     height: edge,
     numInferenceSteps: 25,
     guidanceScale: 7,
     sampler: 'DDIM',
     seeds: [seed],
-    clipSkip: null,
-    start: { mode: 'textToImage' },
-    refiner: null,
-    checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
-    previews: false,
-    imageEncoding: 'png',
     ...order,
-  }
+  })
   const checkpoint = path.join(import.meta.dirname, '../models/pocket')
   const { warnings } = await engine.generate(
     task,

@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import sharp, { type OverlayOptions } from 'sharp'
 import { samplerNames } from '#diffusion/samplers.ts'
 import { EngineProcess } from '#worker/engine-process.ts'
+import { pictureTask } from '../test/support/picture-task.ts'
 
 const { values } = parseArgs({
   options: {
@@ -72,27 +73,15 @@ await sharp({
 async function picture(sampler: (typeof names)[number], numInferenceSteps: number): Promise<Uint8Array> {
   const pictures: Uint8Array[] = []
   await engine.generate(
-    {
+    pictureTask({
       prompt: values.prompt,
-      prompt2: null,
-      negativePrompt: null,
-      negativePrompt2: null,
       width: size,
       height: size,
       numInferenceSteps,
       guidanceScale: Number(values.cfg),
       sampler,
       seeds: [Number(values.seed)],
-      clipSkip: null,
-      start: { mode: 'textToImage' },
-      refiner: null,
-      checkpoint: null,
-      vae: null,
-      loras: [],
-      textualInversions: [],
-      previews: false,
-      imageEncoding: 'png',
-    },
+    }),
     { checkpoint: path.resolve(values.model), refiner: null, pictures: {}, assets: {} },
     {
       onImage: async (_index, _seed, bytes) => {

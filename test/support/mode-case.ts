@@ -4,6 +4,7 @@ import type { SamplerName } from '#diffusion/samplers.ts'
 import type { GenerateTask, TaskFiles, TaskStart } from '#worker/protocol.ts'
 import { goldenFolder } from './golden.ts'
 import { tinyRefiner } from './mode-models.ts'
+import { pictureTask } from './picture-task.ts'
 
 /** One picture of tools/reference/modes.py; `init` and `mask` are names in its inputs folder. */
 export type ModeCase = {
@@ -32,11 +33,10 @@ export const modesFolder = join(goldenFolder, 'modes')
 
 /** The task that makes a case's picture; pictures go by their names in place of hashes. */
 export function modeTask(c: ModeCase): GenerateTask {
-  return {
+  return pictureTask({
     prompt: c.prompt,
     prompt2: c.prompt_2 ?? null,
     negativePrompt: c.negative_prompt ?? null,
-    negativePrompt2: null,
     width: c.width,
     height: c.height,
     numInferenceSteps: c.steps,
@@ -46,13 +46,7 @@ export function modeTask(c: ModeCase): GenerateTask {
     clipSkip: c.clip_skip ?? null,
     start: startOf(c),
     refiner: c.split === undefined ? null : { denoisingEnd: c.split },
-    checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
-    previews: false,
-    imageEncoding: 'png',
-  }
+  })
 }
 
 /** Refiner and pictures of a case. */

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import type { SamplerName } from '#diffusion/samplers.ts'
 import type { GenerateTask } from '#worker/protocol.ts'
+import { pictureTask } from './picture-task.ts'
 
 /** One picture of tools/reference/parity.py. */
 export type ParityCase = {
@@ -28,7 +29,7 @@ export function modelOf({ model }: ParityCase): string {
 
 /** The task that makes a case's picture. */
 export function taskOf(c: ParityCase): GenerateTask {
-  return {
+  return pictureTask({
     prompt: c.prompt,
     prompt2: c.prompt_2 ?? null,
     negativePrompt: c.negative_prompt ?? null,
@@ -40,13 +41,5 @@ export function taskOf(c: ParityCase): GenerateTask {
     sampler: c.sampler,
     seeds: [c.seed],
     clipSkip: c.clip_skip ?? null,
-    start: { mode: 'textToImage' },
-    refiner: null,
-    checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
-    previews: false,
-    imageEncoding: 'png',
-  }
+  })
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EngineSettings, GenerateTask } from '#worker/protocol.ts'
+import { pictureTask } from '../support/picture-task.ts'
 
 /** The misbehaving child program. */
 export const fixtureEntry = new URL('./fixture-engine.ts', import.meta.url)
@@ -12,27 +13,15 @@ export function engineSettings(cacheDir: string): Omit<EngineSettings, 'scratchD
 
 /** A task whose prompt tells the fixture engine how to behave. */
 export function taskFor(behaviour: string, seeds: readonly number[] = [1]): GenerateTask {
-  return {
+  return pictureTask({
     prompt: behaviour,
-    prompt2: null,
-    negativePrompt: null,
-    negativePrompt2: null,
     width: 64,
     height: 64,
     numInferenceSteps: 1,
     guidanceScale: 7,
     sampler: 'DDIM',
     seeds,
-    clipSkip: null,
-    start: { mode: 'textToImage' },
-    refiner: null,
-    checkpoint: null,
-    vae: null,
-    loras: [],
-    textualInversions: [],
-    previews: false,
-    imageEncoding: 'png',
-  }
+  })
 }
 
 /** Whether a process runs; one that only waits for its parent to take its exit code does not. */

@@ -12,33 +12,22 @@ import { goldenFolder } from '../support/golden.ts'
 import { tinyRefiner } from '../support/mode-models.ts'
 import { openvinoFolder } from '../support/openvino.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { pictureTask } from '../support/picture-task.ts'
 
 const root = path.join(import.meta.dirname, '../..')
 const pocket = path.join(root, 'models/pocket')
 const tinyA = path.join(goldenFolder, 'models/tiny-a')
 const tinyB = path.join(goldenFolder, 'models/tiny-b')
 
-const task: GenerateTask = {
+const task = pictureTask({
   prompt: 'a red apple on a table',
-  prompt2: null,
-  negativePrompt: null,
-  negativePrompt2: null,
   width: 192,
   height: 192,
   numInferenceSteps: 8,
   guidanceScale: 7,
   sampler: 'DDIM',
   seeds: [1],
-  clipSkip: null,
-  start: { mode: 'textToImage' },
-  refiner: null,
-  checkpoint: null,
-  vae: null,
-  loras: [],
-  textualInversions: [],
-  previews: false,
-  imageEncoding: 'png',
-}
+})
 
 async function cacheIn(place: string, backend: BackendName, precision: Precision): Promise<PipelineCache> {
   const [cacheDir, scratchDir] = [path.join(place, 'cache'), path.join(place, 'scratch')]

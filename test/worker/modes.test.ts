@@ -16,6 +16,7 @@ import { runTask } from '../support/make-pictures.ts'
 import { modesFolder } from '../support/mode-case.ts'
 import { tinyRefiner, writeTinyInpaint } from '../support/mode-models.ts'
 import { tinyModels } from '../support/tiny-b-single-file.ts'
+import { pictureTask } from '../support/picture-task.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sepia-worker-modes-'))
 const tinyA = join(tinyModels, 'tiny-a')
@@ -58,27 +59,15 @@ beforeAll(async () => {
 })
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
-const plain: GenerateTask = {
+const plain = pictureTask({
   prompt: 'a red apple',
-  prompt2: null,
-  negativePrompt: null,
-  negativePrompt2: null,
   width: 64,
   height: 64,
   numInferenceSteps: 4,
   guidanceScale: 5,
   sampler: 'K_EULER_ANCESTRAL',
   seeds: [5, 6, 7],
-  clipSkip: null,
-  start: { mode: 'textToImage' },
-  refiner: null,
-  checkpoint: null,
-  vae: null,
-  loras: [],
-  textualInversions: [],
-  previews: false,
-  imageEncoding: 'png',
-}
+})
 const starts = {
   imageToImage: { mode: 'imageToImage', image: 'picture', strength: 0.6 },
   inpaint: { mode: 'inpaint', image: 'picture', mask: 'mask', strength: 0.8, fullResPadding: null },

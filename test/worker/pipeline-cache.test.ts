@@ -7,6 +7,7 @@ import { runGenerate } from '#worker/run-generate.ts'
 import type { EngineSettings, GenerateTask, Progress } from '#worker/protocol.ts'
 import { copyTinyModel } from '../support/model-files.ts'
 import { tinyModels } from '../support/tiny-b-single-file.ts'
+import { pictureTask } from '../support/picture-task.ts'
 
 let folder: string
 let settings: EngineSettings
@@ -27,27 +28,15 @@ beforeEach(async () => {
 })
 afterEach(() => rm(folder, { recursive: true, force: true }))
 
-const task: GenerateTask = {
+const task = pictureTask({
   prompt: 'a red apple',
-  prompt2: null,
-  negativePrompt: null,
-  negativePrompt2: null,
   width: 64,
   height: 64,
   numInferenceSteps: 2,
   guidanceScale: 5,
   sampler: 'DDIM',
   seeds: [1],
-  clipSkip: null,
-  start: { mode: 'textToImage' },
-  refiner: null,
-  checkpoint: null,
-  vae: null,
-  loras: [],
-  textualInversions: [],
-  previews: false,
-  imageEncoding: 'png',
-}
+})
 
 type Run = { loads: string[]; picture: Uint8Array; warnings: readonly string[]; modelHash: string }
 
