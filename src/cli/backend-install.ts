@@ -9,9 +9,9 @@ import { AppError } from '../errors.ts'
 import { openvinoVersion, pipArguments, type OpenvinoWheel } from './backend-wheels.ts'
 import { readWheel, type WheelFile } from './wheel-archive.ts'
 
-/** Libraries that our graphs need: the C interface, the core, the devices, the reader of ONNX, and threads. */
+/** Libraries that our graphs need: the C interface, the core, the devices, the readers of ONNX and of what was compiled, and threads. */
 const libraryPattern =
-  /^openvino\/libs\/(?:(?:lib)?openvino(?:_c|_(?:intel|arm)_[a-z_]+|_onnx_frontend)?\.?(?:[\d.]*dylib|so[\d.]*|dll)|(?:lib)?(?:tbb|hwloc)[\w.]*(?:dylib|so[\d.]*|dll)|cache\.json)$/
+  /^openvino\/libs\/(?:(?:lib)?openvino(?:_c|_(?:intel|arm)_[a-z_]+|_(?:onnx|ir)_frontend)?\.?(?:[\d.]*dylib|so[\d.]*|dll)|(?:lib)?(?:tbb|hwloc)[\w.]*(?:dylib|so[\d.]*|dll)|cache\.json)$/
 const licencePattern = /\.dist-info\/licenses\/(?:.*\/)?([\w.-]+)$/
 
 /** Ways to call pip, in the order in which they are tried. */

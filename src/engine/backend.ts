@@ -36,6 +36,8 @@ export type SessionOptions = {
   readonly keepActivations: boolean
   /** Throws `device_unavailable` where backend or device cannot. */
   readonly arithmetic: Arithmetic
+  /** Keep what is compiled in the cache folder, where compiling takes long; its size in bytes, about. */
+  readonly keptBytes?: number | undefined
 }
 
 /** One compiled graph. Runs are one at a time. */

@@ -16,7 +16,7 @@ export type OpenEngine = {
 /** Open what the settings choose; the other library is not loaded. Throws `device_unavailable`. */
 export async function openEngine(settings: EngineSettings): Promise<OpenEngine> {
   const choice = await chooseEngine(settings)
-  const { cacheDir, device, threads } = settings
+  const { cacheDir, cacheLimitBytes: limitBytes, device, scratchDir, threads } = settings
   const options = { threads, externalDataRoot: externalDataRoot(cacheDir) }
   if (choice.backend === 'onnxruntime') {
     const { onnxruntimeBackend } = await import('#engine/backends/onnxruntime.ts')
@@ -26,6 +26,7 @@ export async function openEngine(settings: EngineSettings): Promise<OpenEngine> 
   const { openvino } = choice
   if (!openvino || 'fault' in openvino || device === 'cuda' || device === 'webgpu')
     throw new AppError('internal', `engine: openvino was chosen for ${device} without being found`)
-  const backend = interruptible(openvinoBackend({ ...options, device, place: openvino.place }))
+  const cache = { cacheDir, limitBytes, scratchDir }
+  const backend = interruptible(openvinoBackend({ ...options, device, place: openvino.place, cache }))
   return { choice, backend, interruptible: backend }
 }

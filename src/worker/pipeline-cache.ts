@@ -191,10 +191,11 @@ export class PipelineCache implements AsyncDisposable {
     const hash = model.hashes.get(component.name)!
     const { backend, choice } = await this.#open()
     const { precision, arithmetic } = networkArithmetic(component.name, choice)
-    const quantization =
-      request.quantization === undefined
-        ? await networkQuantization(component, hash, choice, this.settings.cacheDir)
-        : (request.quantization ?? undefined)
+    // What is tried while a network is calibrated is not wanted again.
+    const isUsual = request.quantization === undefined
+    const quantization = isUsual
+      ? await networkQuantization(component, hash, choice, this.settings.cacheDir)
+      : (request.quantization ?? undefined)
     const rounding = quantization ? `int8 ${quantizationDigest(quantization)} ` : ''
     const plainKey = `${kind} ${hash} ${precision} ${arithmetic} ${rounding}${JSON.stringify(options)}`
     const key = loras === null ? plainKey : `${plainKey} loras ${variantOf(loras)}`
@@ -218,7 +219,7 @@ export class PipelineCache implements AsyncDisposable {
       await this.makeRoom(activationBytes + privateWeightBytes(weights, { arithmetic, backend, quantization }))
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
-        { backend, config: component.config, weights, precision, arithmetic, quantization },
+        { backend, config: component.config, weights, precision, arithmetic, quantization, keepCompiled: isUsual },
         options,
         new Set(loras?.targets),
       )

@@ -94,6 +94,13 @@ describe.each(backendNames)('%s', (backend) => {
     expect(second.phases.has('calibrate')).toBe(false)
     expect(second.phases.has('prepare')).toBe(false)
     expect(Buffer.compare(second.png, first.png)).toBe(0)
+    const compiled = async (): Promise<string[]> =>
+      (await readdir(path.join(place, 'cache/weights'))).filter((name) => name.endsWith('.blob'))
+    const kept = await compiled()
+    expect(kept).toHaveLength(backend === 'openvino' ? 1 : 0)
+    await using fresh = await cacheIn(place, backend, 'int8')
+    expect(Buffer.compare((await make(fresh, pocket)).png, first.png)).toBe(0)
+    expect(await compiled()).toEqual(kept)
   })
 
   test('with a refiner, whose UNet is rounded like the other', async () => {

@@ -29,6 +29,12 @@ export type OpenvinoLibrary = {
   property(core: Core, device: string, key: string): string
   readModel(core: Core, model: Uint8Array): Model
   compile(core: Core, model: Model, device: string, properties: Readonly<Record<string, string>>): Promise<Compiled>
+  /** Defaults of a core for a device, which hold for what it imports. */
+  setProperties(core: Core, device: string, properties: Readonly<Record<string, string>>): void
+  /** Write what was compiled to a file. */
+  exportModel(compiled: Compiled, file: string): Promise<void>
+  /** What {@link exportModel} wrote, from memory that must outlive it. */
+  importModel(core: Core, address: bigint, length: number, device: string): Promise<Compiled>
   createRequest(compiled: Compiled): Request
   /** A tensor over memory of ours, which must outlive it. */
   createTensor(type: keyof typeof elementTypes, shape: readonly number[], data: ArrayBufferView): TensorHandle
@@ -106,6 +112,15 @@ function bind(place: OpenvinoPlace): OpenvinoLibrary {
   const compileModel = call(
     'int ov_core_compile_model_props(void* core, void* model, const char* device, size_t count, const sepia_ov_property* properties, _Out_ void** compiled)',
   )
+  const setProperty = call('int ov_core_set_property(void* core, const char* device, ...)') as (
+    core: Core,
+    device: string,
+    ...pair: readonly string[]
+  ) => number
+  const exportModel = call('int ov_compiled_model_export_model(void* compiled, const char* file)')
+  const importModel = call(
+    'int ov_core_import_model(void* core, uintptr_t content, size_t length, const char* device, _Out_ void** compiled)',
+  )
   const shapeCreate = call('int ov_shape_create(int64_t rank, const int64_t* dims, _Out_ sepia_ov_shape* shape)') as (
     rank: number,
     dims: BigInt64Array,
@@ -177,6 +192,18 @@ function bind(place: OpenvinoPlace): OpenvinoLibrary {
       const list = Object.entries(properties).map(([key, value]) => ({ key, value }))
       const compiled: Out = [null]
       check(await onThread(compileModel, core, model, device, list.length, list, compiled))
+      return compiled[0] as Compiled
+    },
+    setProperties(core, device, properties) {
+      for (const [key, value] of Object.entries(properties))
+        check(setProperty(core, device, 'const char*', key, 'const char*', value))
+    },
+    async exportModel(compiled, path) {
+      check(await onThread(exportModel, compiled, path))
+    },
+    async importModel(core, address, length, device) {
+      const compiled: Out = [null]
+      check(await onThread(importModel, core, address, length, device, compiled))
       return compiled[0] as Compiled
     },
     createRequest: (compiled) => out((result) => requestCreate(compiled, result)) as Request,

@@ -5,7 +5,9 @@ import { elementCount, type Tensor } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import type { Arithmetic, Backend, Device, Feed, Session } from '../backend.ts'
 import { modelOutputs, type ModelOutput } from '../onnx/model-outputs.ts'
-import { loadOpenvino, OpenvinoError, type OpenvinoLibrary } from './openvino-library.ts'
+import type { CacheOptions } from '../weights/kept-file.ts'
+import { canKeepCompiled, openCompiled } from './openvino-compiled.ts'
+import { loadOpenvino, OpenvinoError, type Handle, type OpenvinoLibrary } from './openvino-library.ts'
 import type { OpenvinoPlace } from './openvino-places.ts'
 
 /** Devices that OpenVINO runs on. */
@@ -18,12 +20,15 @@ export type OpenvinoOptions = {
   readonly threads: number
   /** Folder that external data locations start from. */
   readonly externalDataRoot: string
+  /** Where compiled networks are kept; absent: nowhere. */
+  readonly cache?: CacheOptions
 }
 
 /** What a device computes in beside fp32, by OpenVINO's own names such as `BF16` and `INT8`. */
 export type OpenvinoCapabilities = { readonly version: string; readonly formats: ReadonlySet<string> }
 
 type Core = ReturnType<OpenvinoLibrary['createCore']>
+type Compiled = Handle<'compiled'>
 
 /** One core a library and process: it keeps the device's plugin loaded. */
 const cores = new Map<OpenvinoLibrary, Core>()
@@ -42,7 +47,7 @@ export function openvinoBackend(options: OpenvinoOptions): Backend {
     name: 'openvino',
     device,
     // It always packs weights, and holds the memory of one run: the other options are matters of onnxruntime.
-    create: (model, { arithmetic }) => createSession(library, model, options, arithmetic),
+    create: (model, { arithmetic, keptBytes }) => createSession(library, model, options, arithmetic, keptBytes),
   }
 }
 
@@ -85,9 +90,11 @@ function coreOf(library: OpenvinoLibrary): Core {
 async function createSession(
   library: OpenvinoLibrary,
   model: Uint8Array,
-  { device, externalDataRoot, threads }: OpenvinoOptions,
+  options: OpenvinoOptions,
   arithmetic: Arithmetic,
+  keptBytes: number | undefined,
 ): Promise<Session> {
+  const { cache, device, threads } = options
   const properties = {
     INFERENCE_PRECISION_HINT: precisionHints[arithmetic],
     PERFORMANCE_HINT: 'LATENCY',
@@ -99,18 +106,31 @@ async function createSession(
       ENABLE_CPU_PINNING: 'NO',
     }),
   }
+  const compile = (): Promise<Compiled> => compileModel(library, model, options, properties)
   try {
-    await using resources = new AsyncDisposableStack()
-    const graph = readModel(library, model, externalDataRoot)
-    resources.defer(() => library.freeModel(graph))
-    const compiled = await library.compile(coreOf(library), graph, deviceNames[device], properties)
-    const owned = new DisposableStack()
-    owned.defer(() => library.freeCompiled(compiled))
-    const request = library.createRequest(compiled)
-    owned.defer(() => library.freeRequest(request))
-    return openSession(library, request, modelOutputs(model), owned)
+    using owned = new DisposableStack()
+    const compiled =
+      cache && keptBytes !== undefined && device === 'cpu' && canKeepCompiled(library)
+        ? owned.use(await openCompiled({ library, model, properties, cache, sizeBytes: keptBytes }, compile)).compiled
+        : owned.adopt(await compile(), (made) => library.freeCompiled(made))
+    const request = owned.adopt(library.createRequest(compiled), (made) => library.freeRequest(made))
+    return openSession(library, request, modelOutputs(model), owned.move())
   } catch (error) {
     throw backendError(error, 'a network cannot be loaded')
+  }
+}
+
+async function compileModel(
+  library: OpenvinoLibrary,
+  model: Uint8Array,
+  { device, externalDataRoot }: OpenvinoOptions,
+  properties: Readonly<Record<string, string>>,
+): Promise<Compiled> {
+  const graph = readModel(library, model, externalDataRoot)
+  try {
+    return await library.compile(coreOf(library), graph, deviceNames[device], properties)
+  } finally {
+    library.freeModel(graph)
   }
 }
 

@@ -15,6 +15,8 @@ export type NetworkSource<Config> = {
   readonly arithmetic: Arithmetic
   /** What the weights are rounded for; absent: they are as the checkpoint has them. */
   readonly quantization?: Quantization | undefined
+  /** Whether what is compiled may be kept on disk, where that saves time. */
+  readonly keepCompiled?: boolean
 }
 
 /**
@@ -27,10 +29,13 @@ const repackUpToBytes = 1 << 30
 export async function createSession(
   source: NetworkSource<unknown>,
   graph: Graph,
-  options: Omit<SessionOptions, 'arithmetic'>,
+  options: Omit<SessionOptions, 'arithmetic' | 'keptBytes'>,
 ): Promise<Session> {
-  const { arithmetic, backend, weights } = source
-  const create = (): Promise<Session> => backend.create(bindWeights(graph, weights), { ...options, arithmetic })
+  const { arithmetic, backend, keepCompiled, quantization, weights } = source
+  // OpenVINO looks for what it can compute in 8-bit integers much longer than it packs weights.
+  const keptBytes = keepCompiled && quantization ? weightBytes(weights) : undefined
+  const create = (): Promise<Session> =>
+    backend.create(bindWeights(graph, weights), { ...options, arithmetic, keptBytes })
   return backend.name === 'openvino' ? await releasingPages(filesOf(weights), create) : await create()
 }
 

@@ -9,9 +9,10 @@ import {
   type SafetensorsLayout,
 } from '#tensor/safetensors-writer.ts'
 import { AppError } from '../../errors.ts'
-import { cachedWeights, type CacheOptions, type PreparedWeights } from './cached-weights.ts'
+import { cachedWeights, type PreparedWeights } from './cached-weights.ts'
 import type { Component, StoredTensor } from './checkpoint.ts'
 import { componentHash } from './hash.ts'
+import type { CacheOptions } from './kept-file.ts'
 import { inFileOrder, storedLength, streamTensors, type TensorPiece } from './tensor-stream.ts'
 
 /** The table of token embeddings: its rows are looked up from the original file, so that it is never converted. */

@@ -35,7 +35,7 @@ export async function evictPrepared(folder: string, limitBytes: number): Promise
 async function preparedFiles(folder: string): Promise<{ file: string; size: number; mtimeMs: number }[]> {
   const files: { file: string; size: number; mtimeMs: number }[] = []
   for (const name of await readdir(folder)) {
-    if (!/^[0-9a-f]{64}-(?:F32|F16|I8)-v\d+\.safetensors$/.test(name)) continue
+    if (!/^[0-9a-f]{64}-(?:(?:F32|F16|I8)-v\d+\.safetensors|openvino-v\d+\.blob)$/.test(name)) continue
     const file = path.join(folder, name)
     try {
       const { size, mtimeMs } = await stat(file)
