@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import type { HttpServer, HttpServices } from '#http/context.ts'
 import { createHttpServer } from '#http/server.ts'
 import { requireAccount, type Account } from '#service/accounts/account.ts'
-import { authenticate } from '#service/accounts/token.ts'
+import { openKnownTokens } from '#service/accounts/known-tokens.ts'
 import { takeRequest } from '#service/accounts/rate-limit.ts'
 import { loadWordList } from '#service/accounts/word-list.ts'
 import { AssetFiles } from '#service/assets/asset-files.ts'
@@ -187,10 +187,11 @@ export async function createApp(config: AppConfig, overrides: AppOverrides = {})
   if (config.role === 'all') runner = resources.use(await startRunner(office, config, overrides))
 
   const everybody = config.auth ? null : await openAccount(db)
+  const tokens = resources.use(await openKnownTokens(office.database))
   const services: HttpServices = {
     jobs,
     assets: library,
-    authenticate: (token) => authenticate(db, token),
+    authenticate: (token) => tokens.authenticate(token),
     takeRequest: (account) => takeRequest(db, account, office.now()),
     usage: (account, from, to) => usage(db, account, from, to),
     metrics: () => office.metrics.scrape(),

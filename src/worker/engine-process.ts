@@ -126,9 +126,9 @@ export class EngineProcess implements AsyncDisposable {
     return this.#scratchDir
   }
 
-  /** False when the process has ended. */
+  /** False when the process has ended, or is about to because it was killed, even if its last task had come to its end. */
   get running(): boolean {
-    return this.#ending === null
+    return this.#ending === null && !this.killed
   }
 
   /** Whether the process was killed by us, as a cancellation does. */

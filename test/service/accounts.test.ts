@@ -7,6 +7,7 @@ import {
   type Account,
 } from '../../src/service/accounts/account.ts'
 import { takeRequest } from '../../src/service/accounts/rate-limit.ts'
+import { openKnownTokens, type KnownTokens } from '../../src/service/accounts/known-tokens.ts'
 import { authenticate, createToken, listTokens, revokeToken } from '../../src/service/accounts/token.ts'
 import type { Database } from '../../src/service/db/database.ts'
 import { databaseKinds, openTestDatabase } from '../support/test-database.ts'
@@ -165,6 +166,51 @@ describe.each(databaseKinds)('%s', (kind) => {
       await expect(takeRequest(db, none, new Date(minute))).rejects.toMatchObject({ code: 'rate_limited' })
       const all = await createAccount(db, { name: 'hans' })
       for (let count = 0; count < 100; count++) await takeRequest(db, all, new Date(minute))
+    })
+  })
+  describe('tokens that were seen', () => {
+    let account: Account
+    let known: KnownTokens
+    beforeAll(async () => {
+      account = await createAccount(database.db, { name: 'known' })
+      known = await openKnownTokens(database)
+    })
+    afterAll(() => known[Symbol.asyncDispose]())
+
+    it('stand for their account until they are revoked', async () => {
+      const { db } = database
+      const { id, token } = await createToken(db, account.id, 'seen')
+      expect(await known.authenticate(token)).toEqual(account)
+      expect(await known.authenticate(token)).toEqual(account)
+      expect(await known.authenticate(`${token}x`)).toBeNull()
+      await revokeToken(db, id)
+      expect(await known.authenticate(token)).toBeNull()
+    })
+
+    it('are known as soon as they are made', async () => {
+      const token = 'a-token-that-is-made-later'
+      expect(await known.authenticate(token)).toBeNull()
+      await createToken(database.db, account.id, 'later', token)
+      expect(await known.authenticate(token)).toEqual(account)
+    })
+
+    it('show the limits of the account as they are', async () => {
+      const { db } = database
+      const { token } = await createToken(db, account.id, 'limits')
+      for (const maxQueuedJobs of [3, 4]) {
+        await setLimits(db, account.id, { maxQueuedJobs })
+        expect(await known.authenticate(token)).toMatchObject({ maxQueuedJobs })
+      }
+      await setLimits(db, account.id, { maxQueuedJobs: null })
+    })
+
+    it('are not remembered from a look that a revocation overtook', async () => {
+      const { db } = database
+      for (let turn = 0; turn < 20; turn++) {
+        const { id, token } = await createToken(db, account.id, 'overtaken')
+        await Promise.all([known.authenticate(token), known.authenticate(token), revokeToken(db, id)])
+        expect(await known.authenticate(token)).toBeNull()
+      }
     })
   })
 })

@@ -45,11 +45,16 @@ async function behave(task: GenerateTask, files: TaskFiles, hooks: EngineHooks):
     case 'note':
       appendFileSync(file, `${task.seeds[0]}\n`)
       return pictures(task, hooks)
-    // Says that it runs, then waits for a file.
-    case 'wait':
-      hooks.onProgress({ phase: 'denoise', image: 0, step: 1, of: 2, preview: new Uint8Array([9, 9]) })
+    // Says that it runs, again and again for those who watch late, until a file is there.
+    case 'wait': {
+      const tell = (): void =>
+        hooks.onProgress({ phase: 'denoise', image: 0, step: 1, of: 2, preview: new Uint8Array([9, 9]) })
+      tell()
+      const timer = setInterval(tell, 20)
       await until(file)
+      clearInterval(timer)
       return pictures(task, hooks)
+    }
     case 'crash':
       return process.abort()
     case 'words':

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { inArray } from 'drizzle-orm'
@@ -24,20 +24,25 @@ const [queue] = queuesOf(fixtureDeployment).keys()
 
 describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) => {
   const stack = new AsyncDisposableStack()
+  let filesDir: string
   let office: Office
   let jobs: Jobs
   let account: Account
   /** What became of the reservations of one test. */
   let started: Claim[]
+  let accepted: Promise<boolean>[]
   let released: number
 
   beforeAll(async () => {
-    const filesDir = mkdtempSync(path.join(tmpdir(), 'sepia-test-'))
+    filesDir = mkdtempSync(path.join(tmpdir(), 'sepia-test-'))
     stack.defer(() => rmSync(filesDir, { recursive: true }))
     const made = stack.use(await makeDatabase(kind))
     office = stack.use(await openOffice(made.place, filesDir))
     const reserve = () => ({
-      start: (claim: Claim) => void started.push(claim),
+      start: (claim: Claim, whether: Promise<boolean>) => {
+        started.push(claim)
+        accepted.push(whether)
+      },
       release: async () => void released++,
     })
     jobs = stack.use(await openJobs({ ...office.context, reserve }))
@@ -45,6 +50,7 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
   afterAll(() => stack.disposeAsync())
   beforeEach(async () => {
     started = []
+    accepted = []
     released = 0
     account = await newAccount(office.database)
   })
@@ -58,13 +64,19 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
 
   const submit = (who = account) => jobs.submit(who, orderFor('pictures'), asynchronous)
 
-  it('begins with a job that finds nobody waiting, in the transaction that accepts it', async () => {
+  it('begins with a job that finds nobody waiting, while the transaction that accepts it is written', async () => {
     const heard: JobNotice[] = []
     using _ear = office.context.notices.subscribeAll({ onNotice: (notice) => heard.push(notice), onGap() {} })
     const job = await submit()
     expect(job).toMatchObject({ state: 'running', attempt: 1, queuePosition: null })
     expect(job).not.toHaveProperty('task')
     expect([started.length, released]).toEqual([1, 0])
+    expect(await accepted[0]).toBe(true)
+    const [row] = await office.database.db
+      .select()
+      .from(jobTable)
+      .where(inArray(jobTable.id, [job.id]))
+    expect(started[0].job).toMatchObject(row)
     expect(await claimJob(office.context, queue)).toBeNull()
     const result = { images: [], encoding: 'png', predictionTimeMs: 1, warnings: [] } as const
     expect(await succeedJob(office.context, started[0], result)).toBe(true)
@@ -78,8 +90,8 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
     const first = await plain.submit(account, orderFor('pictures'), asynchronous)
     const told = Promise.withResolvers<JobNotice>()
     using _ear = office.context.notices.subscribeAll({
-      // That of the first may still be on its way.
-      onNotice: (notice) => void (notice.jobId !== first.id && told.resolve(notice)),
+      // Those of jobs before may still be on their way.
+      onNotice: (notice) => void (notice.jobId > first.id && told.resolve(notice)),
       onGap() {},
     })
     const job = await submit()
@@ -98,7 +110,8 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
     const limited = await newAccount(office.database, { maxRunningJobs: 1 })
     const job = await submit({ ...limited, maxRunningJobs: null })
     expect(job).toMatchObject({ state: 'queued', queuePosition: 1 })
-    expect([started.length, released]).toEqual([0, 1])
+    expect([started.length, released]).toEqual([1, 1])
+    expect(await accepted[0]).toBe(false)
   })
 
   it('is given back where the message of a job whose lease has lapsed goes first', async () => {
@@ -106,7 +119,8 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
     await office.database.db.transaction((tx) => office.context.messages.takeBack(tx, queue, lapsed.id))
     const job = await submit()
     expect(job).toMatchObject({ state: 'queued', queuePosition: 1, turn: 1 })
-    expect([started.length, released]).toEqual([1, 1])
+    expect([started.length, released]).toEqual([2, 1])
+    expect(await Promise.all(accepted)).toEqual([true, false])
   })
 
   it('is given back by an acceptance that fails', async () => {
@@ -114,5 +128,32 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
     await expect(submit(poor)).rejects.toMatchObject({ code: 'no_credit' })
     expect([started.length, released]).toEqual([0, 1])
     expect((await jobs.list(poor, { limit: 10, offset: 0 })).total).toBe(0)
+  })
+  it('leaves nothing of a run that was not accepted, and the job runs as others do', async () => {
+    const runner = await office.run()
+    const limited = await newAccount(office.database, { maxRunningJobs: 1 })
+    const heard = Promise.withResolvers<boolean>()
+    const reserve = (name: string) => {
+      const reservation = runner.reserve(name)
+      return (
+        reservation && {
+          ...reservation,
+          start: (claim: Claim, whether: Promise<boolean>) => {
+            void whether.then(heard.resolve)
+            reservation.start(claim, whether)
+          },
+        }
+      )
+    }
+    const early = stack.use(await openJobs({ ...office.context, reserve }))
+    const job = await early.submit({ ...limited, maxRunningJobs: null }, orderFor('pictures'), asynchronous)
+    expect(await heard.promise).toBe(false)
+    expect(job).toMatchObject({ state: 'queued', queuePosition: 1 })
+    const end = await early.ended(job.id)
+    expect(end).toMatchObject({ state: 'succeeded', attempt: 1, losses: 0, crashes: 0 })
+    const files = readdirSync(path.join(filesDir, 'jobs', job.id), { recursive: true, withFileTypes: true })
+    expect(files.filter((entry) => entry.isFile())).toHaveLength(1)
+    expect(await early.images(end)).toHaveLength(1)
+    await runner[Symbol.asyncDispose]()
   })
 })

@@ -1,5 +1,5 @@
 // Accounts: whoever sends requests, pays, and is limited.
-import { asc, eq, or } from 'drizzle-orm'
+import { asc, eq, getTableColumns, or, sql } from 'drizzle-orm'
 import { typeid } from 'typeid-js'
 import { AppError } from '../../errors.ts'
 import type { Drizzle, Transaction } from '../db/database.ts'
@@ -10,6 +10,12 @@ export type Account = typeof accounts.$inferSelect
 
 /** What an operator can set. `prepaid`: nothing is accepted that the balance does not cover. */
 export type AccountLimits = Pick<Account, 'requestsPerMinute' | 'maxRunningJobs' | 'maxQueuedJobs' | 'prepaid'>
+
+/** The channel on which processes hear that an account or a token is not what it was. */
+export const accountsChannel = 'sepia_accounts'
+
+/** A column for `returning` that tells of the change. */
+export const accountsChanged = sql`pg_notify(${accountsChannel}, '')`
 
 const namePattern = /^[a-zA-Z0-9._@-]{1,64}$/
 /** PostgreSQL's integer. */
@@ -65,8 +71,13 @@ export async function setLimits(
   checkLimits(limits)
   if (Object.values(limits).every((limit) => limit === undefined))
     throw new AppError('bad_argument', 'limits: none is given')
-  const [account] = await db.update(accounts).set(limits).where(eq(accounts.id, accountId)).returning()
-  if (!account) throw new AppError('not_found', `account: there is none with the id "${accountId}"`)
+  const [changed] = await db
+    .update(accounts)
+    .set(limits)
+    .where(eq(accounts.id, accountId))
+    .returning({ ...getTableColumns(accounts), told: accountsChanged })
+  if (!changed) throw new AppError('not_found', `account: there is none with the id "${accountId}"`)
+  const { told: _, ...account } = changed
   return account
 }
 

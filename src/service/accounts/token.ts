@@ -5,7 +5,7 @@ import { typeid } from 'typeid-js'
 import { AppError } from '../../errors.ts'
 import type { Drizzle, Transaction } from '../db/database.ts'
 import { accounts, tokens } from '../db/schema.ts'
-import type { Account } from './account.ts'
+import { accountsChanged, type Account } from './account.ts'
 
 /** A token as a list shows it, without anything that could be used. */
 export type TokenRow = Omit<typeof tokens.$inferSelect, 'hash'>
@@ -89,8 +89,10 @@ export async function revokeToken(
     .update(tokens)
     .set({ revokedAt: now })
     .where(and(eq(tokens.id, token.id), isNull(tokens.revokedAt)))
-    .returning(listed)
-  return revoked ?? token
+    .returning({ ...listed, told: accountsChanged })
+  if (!revoked) return token
+  const { told: _, ...row } = revoked
+  return row
 }
 
 /** The account that a token stands for; null for an unknown or revoked one. */
@@ -114,7 +116,8 @@ export async function isTokenKnown(db: Drizzle | Transaction, token: string): Pr
   return found.length > 0
 }
 
-function hashOf(token: string): Buffer {
+/** SHA-256 of a token. */
+export function hashOf(token: string): Buffer {
   return createHash('sha256').update(token, 'utf8').digest()
 }
 

@@ -1,5 +1,5 @@
 // Money: entries that are only ever added. What an account has, what is promised and what is spent are sums over them.
-import { and, eq, inArray, sql } from 'drizzle-orm'
+import { and, eq, inArray, sql, type SQL } from 'drizzle-orm'
 import { AppError } from '../../errors.ts'
 import type { Drizzle, Transaction } from '../db/database.ts'
 import { accounts, ledgerClosings, ledgerEntries } from '../db/schema.ts'
@@ -163,18 +163,32 @@ export function dollars(micros: bigint): string {
   return `${micros < 0n ? '-' : ''}$${digits.slice(0, -6)}.${fraction}`
 }
 
-async function settle(
-  tx: Transaction,
-  { subjectKind, subjectId }: Subject,
-  type: 'capture' | 'release',
-): Promise<void> {
+async function settle(tx: Transaction, subject: Subject, type: 'capture' | 'release'): Promise<void> {
+  const { rows } = await tx.execute(settlement(subject, type))
+  await requireSettled(tx, subject, type, rows.length)
+}
+
+/**
+ * A statement that ends a hold and answers with a row, to be used by itself or in a WITH; how many rows it answered with is
+ * then for {@link requireSettled}.
+ */
+export function settlement({ subjectKind, subjectId }: Subject, type: 'capture' | 'release'): SQL {
   const [balance, spent] = type === 'capture' ? [sql`0`, sql`held_micros`] : [sql`held_micros`, sql`0`]
-  const { rows } = await tx.execute(sql`
+  return sql`
     insert into ${ledgerEntries} (account_id, type, amount_micros, held_micros, spent_micros, subject_kind, subject_id)
     select account_id, ${type}, ${balance}, -held_micros, ${spent}, subject_kind, subject_id from ${ledgerEntries}
     where subject_kind = ${subjectKind} and subject_id = ${subjectId} and type = 'hold'
-    on conflict do nothing returning 1`)
-  if (rows.length === 1) return
+    on conflict do nothing returning 1`
+}
+
+/** Throws `internal` where the subject had no hold, or one that was captured or released before. */
+export async function requireSettled(
+  tx: Transaction,
+  { subjectKind, subjectId }: Subject,
+  type: 'capture' | 'release',
+  settled: number,
+): Promise<void> {
+  if (settled === 1) return
   const entries = await tx
     .select({ type: ledgerEntries.type })
     .from(ledgerEntries)

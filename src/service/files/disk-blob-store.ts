@@ -1,7 +1,7 @@
 // Blobs as files of one folder.
 import { randomBytes } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { mkdir, opendir, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
+import { createReadStream, mkdirSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdir, opendir, readFile, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { AppError } from '../../errors.ts'
 import { checkedKey, type Blob, type BlobStore } from './blob-store.ts'
@@ -9,6 +9,8 @@ import { checkedKey, type Blob, type BlobStore } from './blob-store.ts'
 /** Half-written files; no key begins with a dot. */
 const scratchName = '.part'
 const readAtOnceBytes = 1024 * 1024
+/** What goes into the system's page cache sooner than a thread that does it has woken up. */
+const writeAtOnceBytes = 1024 * 1024
 
 /** Blobs in `folder`, which is made for its owner only; what an ended process left half written is removed. */
 export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
@@ -21,8 +23,10 @@ export async function openDiskBlobStore(folder: string): Promise<BlobStore> {
     const target = fileOf(key)
     const part = path.join(scratch, randomBytes(9).toString('hex'))
     try {
-      await writeFile(part, content, { flag: 'wx', mode: 0o600 })
-      await moveTo(part, target)
+      const options = { flag: 'wx', mode: 0o600 } as const
+      if (content instanceof Uint8Array && content.length <= writeAtOnceBytes) writeFileSync(part, content, options)
+      else await writeFile(part, content, options)
+      moveTo(part, target)
     } catch (error) {
       await rm(part, { force: true })
       throw storageError(root, error)
@@ -53,11 +57,11 @@ async function* piecesOf(file: string, start: number): AsyncGenerator<Uint8Array
 }
 
 /** Rename, into a folder that another call may be removing at this moment because it is empty. */
-async function moveTo(part: string, target: string): Promise<void> {
+function moveTo(part: string, target: string): void {
   for (let attempt = 1; ; attempt++) {
     try {
-      await mkdir(path.dirname(target), { recursive: true, mode: 0o700 })
-      await rename(part, target)
+      mkdirSync(path.dirname(target), { recursive: true, mode: 0o700 })
+      renameSync(part, target)
       return
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException

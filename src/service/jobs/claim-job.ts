@@ -60,13 +60,18 @@ export async function claimJob(
   }
 }
 
-/** Take the job that `tx` has written down and queued, at once. Throws {@link NotItsTurn}. */
-export async function claimAccepted(tx: Transaction, store: JobStore, queue: string, jobId: string): Promise<Claim> {
-  const message = await store.messages.take(tx, queue, [])
-  if (message?.jobId !== jobId) throw new NotItsTurn()
-  const taken = await setRunning(tx, store, message)
-  if (!taken || taken.most !== null) throw new NotItsTurn()
-  return { message, job: taken.job }
+/** What claiming a job comes to that is just being accepted. */
+export function firstClaim(store: JobStore, job: JobRow): Claim {
+  const message = store.messages.firstLease(job.queue, job.id)
+  return { message, job: { ...job, state: 'running', attempt: 1, startedAt: store.now() } }
+}
+
+/** Take the job that `tx` has written down and queued, at once and exactly as `claim` says. Throws {@link NotItsTurn}. */
+export async function claimAccepted(tx: Transaction, store: JobStore, { job, message }: Claim): Promise<void> {
+  const first = await store.messages.take(tx, message.queue, [])
+  if (first?.jobId !== job.id || first.attempt.retryCount !== message.attempt.retryCount) throw new NotItsTurn()
+  const taken = await setRunning(tx, store, first, job.startedAt ?? store.now())
+  if (taken?.job.attempt !== job.attempt || taken.most !== null) throw new NotItsTurn()
 }
 
 async function takeFirst(
@@ -96,8 +101,9 @@ async function setRunning(
   tx: Transaction,
   store: JobStore,
   { jobId, queue }: Message,
+  startedAt: Date = store.now(),
 ): Promise<{ readonly job: JobRow; readonly most: number | null } | null> {
-  const at = store.now().toISOString()
+  const at = startedAt.toISOString()
   const told = notified({ type: 'state', jobId, state: 'running', queue })
   const [taken] = await tx
     .update(jobs)

@@ -21,7 +21,13 @@ export type DispatcherContext = RunContext & {
 }
 
 /** A job on an engine process. */
-type Running = { readonly claim: Claim; readonly stop: AbortController; readonly done: Promise<void> }
+type Running = {
+  readonly claim: Claim
+  readonly stop: AbortController
+  readonly done: Promise<void>
+  /** Whether the claim stands in the database. */
+  accepted: boolean
+}
 
 /** Leases are renewed three times before they lapse, and as often it is looked for what notices missed. */
 const beatMs = (leaseSeconds * 1000) / 3
@@ -96,12 +102,14 @@ export class Dispatcher implements AsyncDisposable {
       this.#reserved.delete(promise)
       resolve()
     }
+    let run: Promise<void> | null = null
     return {
-      start: (claim) => {
-        this.#start(claim, lease)
+      start: (claim, accepted) => {
+        run = this.#start(claim, lease, accepted)
         settle()
       },
       release: async () => {
+        if (run) return run
         await lease[Symbol.asyncDispose]()
         settle()
         this.look()
@@ -157,7 +165,7 @@ export class Dispatcher implements AsyncDisposable {
       }
       if (claim) {
         this.#hungry = true
-        this.#start(claim, lease)
+        void this.#start(claim, lease)
       } else await lease[Symbol.asyncDispose]()
     }
   }
@@ -171,21 +179,32 @@ export class Dispatcher implements AsyncDisposable {
     return null
   }
 
-  #start(claim: Claim, lease: EngineLease): void {
-    const { metrics, queues } = this.#context
-    const { createdAt, id, startedAt } = claim.job
-    if (claim.job.attempt === 1 && startedAt) metrics.jobStarted(startedAt.getTime() - createdAt.getTime())
+  /** Resolves when the run is over and its process free. */
+  #start(claim: Claim, lease: EngineLease, accepted: Promise<boolean> = Promise.resolve(true)): Promise<void> {
+    const { queues } = this.#context
+    const { id } = claim.job
     const stop = new AbortController()
     const attempt = {
       claim,
       models: queues.get(claim.message.queue)!,
       lease,
       signal: stop.signal,
+      accepted,
       isWatched: () => (this.#watched.get(id) ?? 0) > performance.now(),
     }
     const done = this.#finish(runJob(this.#context, attempt), id, lease)
-    this.#running.set(id, { claim, stop, done })
+    const running: Running = { claim, stop, done, accepted: false }
+    this.#running.set(id, running)
+    void this.#awaitAcceptance(running, accepted)
     if (this.#draining) stop.abort('returned' satisfies StopReason)
+    return done
+  }
+
+  async #awaitAcceptance(running: Running, accepted: Promise<boolean>): Promise<void> {
+    const { attempt, createdAt, startedAt } = running.claim.job
+    running.accepted = await accepted
+    if (!running.accepted) running.stop.abort('superseded' satisfies StopReason)
+    else if (attempt === 1 && startedAt) this.#context.metrics.jobStarted(startedAt.getTime() - createdAt.getTime())
   }
 
   async #finish(run: Promise<void>, jobId: string, lease: EngineLease): Promise<void> {
@@ -211,7 +230,7 @@ export class Dispatcher implements AsyncDisposable {
   /** Renew the leases and stop what is not ours any more. */
   async #renew(nowMs: number): Promise<void> {
     const { log, messages, database } = this.#context
-    const runs = [...this.#running.values()]
+    const runs = [...this.#running.values()].filter(({ accepted }) => accepted)
     try {
       const held = await messages.touch(runs.map(({ claim }) => claim.message))
       this.#renewedMs = nowMs

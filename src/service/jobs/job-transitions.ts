@@ -5,7 +5,7 @@
 import { and, eq, inArray, sql, type SQL } from 'drizzle-orm'
 import type { ErrorDetail } from '../../errors.ts'
 import type { Logger } from '../../logger.ts'
-import { capture, release } from '../billing/ledger.ts'
+import { requireSettled, settlement } from '../billing/ledger.ts'
 import type { Database, Transaction } from '../db/database.ts'
 import { jobs, previews, type JobResult, type JobState } from '../db/schema.ts'
 import type { JobMetrics } from '../metrics.ts'
@@ -99,6 +99,10 @@ async function finishJob(store: JobStore, { job, message }: Claim, outcome: Outc
   return true
 }
 
+/** Columns of an outstanding job that can be others by now than when it was read. */
+const { attempt, crashes, losses, startedAt, step, steps } = jobColumns
+const changing = { attempt, crashes, losses, startedAt, step, steps }
+
 /** Write the end of a job whose message is dealt with; to be used in that message's transaction. The job as it is then. */
 export async function endRow(
   tx: Transaction,
@@ -110,23 +114,31 @@ export async function endRow(
   const at = store.now()
   const keptMs = job.synchronous ? resultKeptMs.synchronous : resultKeptMs.asynchronous
   const told = notified({ type: 'state', jobId: job.id, state: outcome.state, queue: job.queue })
+  const subject = ledgerSubject(job.id)
+  const entry = outcome.state === 'succeeded' ? 'capture' : 'release'
+  const end = {
+    state: outcome.state,
+    result: outcome.state === 'succeeded' ? outcome.result : null,
+    error: outcome.state === 'failed' ? storable(outcome.error) : null,
+    expiresAt: outcome.state === 'succeeded' ? new Date(at.getTime() + keptMs) : null,
+    endedAt: at,
+  }
   const [changed] = await tx
+    .with(tx.$with('settled', {}).as(settlement(subject, entry)))
     .update(jobs)
     .set({
-      ...outcome,
-      ...(outcome.state === 'failed' && { error: storable(outcome.error) }),
-      ...(outcome.state === 'succeeded' && { step: sql`${jobs.steps}`, expiresAt: new Date(at.getTime() + keptMs) }),
-      endedAt: at,
+      ...end,
+      ...(outcome.state === 'succeeded' && { step: sql`${jobs.steps}` }),
       task: job.logPrompt ? job.task : null,
     })
     .where(where)
-    .returning({ ...jobColumns, told })
+    .returning({ ...changing, told, settled: sql<number>`(select count(*)::int from settled)` })
   if (!changed) throw new Superseded()
-  if (outcome.state === 'succeeded') await capture(tx, ledgerSubject(job.id))
-  else await release(tx, ledgerSubject(job.id))
+  const { told: _told, settled, ...known } = changed
+  await requireSettled(tx, subject, entry, settled)
   if (!job.synchronous) await tx.delete(previews).where(eq(previews.jobId, job.id))
-  const { told: _, ...ended } = changed
-  return { ...ended, queuePosition: null }
+  const { task: _task, bodyHash: _bodyHash, ...shown } = job
+  return { ...shown, ...known, ...end, queuePosition: null }
 }
 
 /**

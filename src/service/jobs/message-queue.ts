@@ -66,6 +66,11 @@ export class MessageQueue implements AsyncDisposable {
     if (sent !== id) throw new Error(`pg-boss took no message for ${jobId}`)
   }
 
+  /** The lease of a job's message that the first who takes it will have. */
+  firstLease(queue: string, jobId: string): Message {
+    return { queue, jobId, attempt: { id: messageIdOf(jobId), retryCount: 0 } }
+  }
+
   /** Lease the first message of `queue` that belongs to none of the accounts. */
   async take(tx: Transaction, queue: string, ignoreAccounts: readonly string[]): Promise<Message | null> {
     const [job] = await this.#boss.fetch(queue, { ignoreGroups: [...ignoreAccounts], db: fromDrizzle(tx, sql) })

@@ -40,6 +40,8 @@ export type Attempt = {
   readonly lease: EngineLease
   /** Aborted with a {@link StopReason}. */
   readonly signal: AbortSignal
+  /** Whether the claim stands in the database; until then nothing is written. */
+  readonly accepted: Promise<boolean>
   /** Whether somebody watches the job now. */
   isWatched(): boolean
 }
@@ -53,9 +55,11 @@ export async function runJob(context: RunContext, attempt: Attempt): Promise<voi
   let ended = true
   try {
     const result = await makePictures(context, attempt, outputs)
-    kept = await persist(context, attempt, () => succeedJob(context, claim, result))
-    // A connection can break after the commit, and then the repetition finds nothing to do.
-    if (!kept) kept = await hasSucceeded(context, claim)
+    if (await attempt.accepted) {
+      kept = await persist(context, attempt, () => succeedJob(context, claim, result))
+      // A connection can break after the commit, and then the repetition finds nothing to do.
+      if (!kept) kept = await hasSucceeded(context, claim)
+    } else ended = false
   } catch (error) {
     ended = await endWithError(context, attempt, error)
   }
@@ -95,7 +99,7 @@ async function makePictures(context: RunContext, attempt: Attempt, outputs: stri
     context.metrics.pictureMade(task, timings)
     return { images, encoding: task.imageEncoding, predictionTimeMs: timings.totalMs, warnings }
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    if (picturesOf(task).length > 0) await rm(folder, { recursive: true, force: true })
   }
 }
 
@@ -151,6 +155,7 @@ async function endWithError(context: RunContext, attempt: Attempt, error: unknow
   const { claim, signal } = attempt
   const { log } = context
   const { id } = claim.job
+  if (!(await attempt.accepted)) return false
   if (signal.aborted && signal.reason === 'superseded') return false
   if (signal.aborted) {
     const why: ErrorDetail = { code: 'cancelled', message: 'the server stopped' }

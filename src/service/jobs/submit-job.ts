@@ -15,11 +15,11 @@ import { jobAssets, jobs } from '../db/schema.ts'
 import { queueFor, type Deployment } from '../engines/deployment.ts'
 import type { BlobStore } from '../files/blob-store.ts'
 import type { GenerateOrder } from './generate-order.ts'
-import { claimAccepted, NotItsTurn } from './claim-job.ts'
+import { claimAccepted, firstClaim, NotItsTurn } from './claim-job.ts'
 import { inputKey } from './job-files.ts'
 import { notified } from './job-notices.ts'
-import { ledgerSubject, logTransition, type Claim, type JobRow, type JobStore } from './job-transitions.ts'
-import { jobColumns, newJobId, queuePosition, type Job } from './job.ts'
+import { ledgerSubject, logTransition, type JobRow, type JobStore } from './job-transitions.ts'
+import { newJobId, queuePosition, type Job } from './job.ts'
 import type { Reservation, Reserve } from './reservation.ts'
 import { resolveGenerate } from './resolve-generate.ts'
 
@@ -123,51 +123,85 @@ async function removeUnlessAccepted(
   }
 }
 
-/** What is written down of a job, but for its turn. */
-type NewRow = Omit<typeof jobs.$inferInsert, 'turn'> &
-  Pick<JobRow, 'id' | 'queue' | 'priceMicros'> & { task: GenerateTask }
+/** What the row of a job has by itself as long as nobody has taken it. */
+const untaken = {
+  attempt: 0,
+  crashes: 0,
+  losses: 0,
+  step: 0,
+  result: null,
+  error: null,
+  startedAt: null,
+  endedAt: null,
+  expiresAt: null,
+} as const satisfies Partial<JobRow>
 
-/** Accept the job, and where a process is free and nobody waits, begin with it in the same transaction. */
+/** What is written down of a job, but for its turn. */
+type NewRow = Omit<JobRow, 'turn' | keyof typeof untaken> & { readonly task: GenerateTask }
+
+/** Accept the job, and where a process is free and nobody waits, begin with it at once. */
 async function acceptAndStart(
   context: SubmitContext,
   account: Account,
   row: NewRow,
   manner: SubmitManner,
 ): Promise<Job> {
-  const { db } = context.database
-  const tellQueued = (job: Job): void =>
-    logTransition(context, { ...job, task: row.task }, 'queued', { queue: job.queue })
   const reservation = account.maxRunningJobs === null ? (context.reserve?.(row.queue) ?? null) : null
-  if (reservation) {
-    const started = db.transaction(async (tx) => {
-      const { job, first } = await accept(tx, context, account, row, manner, 'unless first')
-      return { job, claim: first ? await claimAccepted(tx, context, row.queue, row.id) : null }
-    })
-    const accepted = await started.catch(async (error: unknown) => {
-      await reservation.release()
-      if (error instanceof NotItsTurn) return null
-      throw error
-    })
-    if (accepted) {
-      tellQueued(accepted.job)
-      if (accepted.claim) return begin(context, reservation, accepted.claim)
-      await reservation.release()
-      return accepted.job
-    }
-  }
-  const { job } = await db.transaction((tx) => accept(tx, context, account, row, manner, 'always'))
-  tellQueued(job)
+  const accepted = reservation && (await acceptStarting(context, account, row, manner, reservation))
+  if (accepted) return accepted
+  const job = await context.database.db.transaction(async (tx) => {
+    const { job } = await accept(tx, context, account, row, manner, 'always')
+    await enqueue(tx, context, account, row, job)
+    return job
+  })
+  tellQueued(context, row, job)
   return job
 }
 
-function begin(context: SubmitContext, reservation: Reservation, claim: Claim): Job {
+/**
+ * Accept the job and, where nobody waits, set it running in the same transaction: as soon as it is known to pass the limits
+ * and the balance, its process begins. Null, and nothing has happened, where it is not its turn after all.
+ */
+async function acceptStarting(
+  context: SubmitContext,
+  account: Account,
+  row: NewRow,
+  manner: SubmitManner,
+  reservation: Reservation,
+): Promise<Job | null> {
+  const outcome = Promise.withResolvers<boolean>()
+  const written = context.database.db.transaction(async (tx) => {
+    const { job, first } = await accept(tx, context, account, row, manner, 'unless first')
+    const claim = first ? firstClaim(context, { ...row, ...untaken, turn: job.turn }) : null
+    if (claim) reservation.start(claim, outcome.promise)
+    await enqueue(tx, context, account, row, job)
+    if (claim) await claimAccepted(tx, context, claim)
+    return { job, claim }
+  })
+  const accepted = await written.catch(async (error: unknown) => {
+    outcome.resolve(false)
+    await reservation.release()
+    if (error instanceof NotItsTurn) return null
+    throw error
+  })
+  if (!accepted) return null
+  outcome.resolve(true)
+  const { job, claim } = accepted
+  tellQueued(context, row, job)
+  if (!claim) {
+    await reservation.release()
+    return job
+  }
   logTransition(context, claim.job, 'running')
-  reservation.start(claim)
-  const { task: _task, bodyHash: _bodyHash, ...job } = claim.job
-  return { ...job, queuePosition: null }
+  const { attempt, startedAt, state } = claim.job
+  return { ...job, attempt, startedAt, state, queuePosition: null }
 }
 
-/** `tellsQueued`: whether dispatchers hear of it also when nothing else is queued. */
+function tellQueued(context: SubmitContext, { task }: NewRow, job: Job): void {
+  logTransition(context, { ...job, task }, 'queued', { queue: job.queue })
+}
+
+/** Write down the job and hold its price. `tellsQueued`: whether dispatchers hear of it also when nothing else is queued. */
 async function accept(
   tx: Transaction,
   context: SubmitContext,
@@ -184,11 +218,11 @@ async function accept(
   const notice = notified({ type: 'state', jobId: row.id, state: 'queued', queue: row.queue })
   const told = tellsQueued === 'always' ? notice : sql`case when ${counts.queued} > 0 then ${notice} end`
   const before = outstandingBefore(tx, account.id)
-  const [{ told: _, queued, ownQueued, ...job }] = await tx
+  const [{ turn, place, queued, ownQueued }] = await tx
     .with(before)
     .insert(jobs)
     .values({ ...row, turn: sql`(select turn from outstanding)` })
-    .returning({ ...jobColumns, queuePosition, told, ...counts })
+    .returning({ turn: jobs.turn, place: queuePosition, told, ...counts })
   // Where a limit was reached before, the transaction takes the row back.
   if (maxQueuedJobs !== null && ownQueued >= maxQueuedJobs)
     throw new AppError(
@@ -200,11 +234,22 @@ async function accept(
     throw new AppError('queue_full', `the queue is full: ${queued} requests wait`, {
       retryAfterSeconds: queueFullRetrySeconds,
     })
+  const { task: _task, bodyHash: _bodyHash, ...shown } = row
+  return { job: { ...shown, ...untaken, turn, queuePosition: place }, first: queued === 0 }
+}
+
+/** What an accepted job's row is not without. */
+async function enqueue(
+  tx: Transaction,
+  { messages }: SubmitContext,
+  account: Account,
+  { id, queue, task }: NewRow,
+  { turn }: Job,
+): Promise<void> {
   // As long as these rows are there, the files are.
-  const files = assetHashes(row.task).map((hash) => ({ jobId: row.id, hash }))
+  const files = assetHashes(task).map((hash) => ({ jobId: id, hash }))
   if (files.length > 0) await tx.insert(jobAssets).values(files)
-  await context.messages.send(tx, row.queue, row.id, account.id, job.turn)
-  return { job, first: queued === 0 }
+  await messages.send(tx, queue, id, account.id, turn)
 }
 
 /**
