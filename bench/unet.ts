@@ -175,7 +175,7 @@ async function withUNet<T>(
   try {
     await using pipelines = new PipelineCache(settings)
     const opened = await pipelines.open(path.resolve(model), () => {})
-    if (needsCalibration(await pipelines.choice())) await calibrateModel(opened, pipelines, () => {})
+    if (needsCalibration(await pipelines.choice())) await calibrateModel(opened, pipelines, () => {}, console.warn)
     const start = performance.now()
     const request = { kind: 'unet', component: opened.checkpoint.unet, options, activationBytes: 0 } as const
     const unet = await pipelines.network(opened, { ...request, load: (...args) => UNet.load(...args) }, () => {})

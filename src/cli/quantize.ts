@@ -34,6 +34,7 @@ export async function quantize(
   })
   const result = await engine.quantize(place, { signal, onProgress: (progress) => display.update(progress) })
   display[Symbol.dispose]()
+  if (!options.json) for (const warning of result.warnings) terminal.stderr.write(`sepia: warning: ${warning}\n`)
   terminal.stdout.write(`${options.json ? JSON.stringify(result) : renderQuantization(result)}\n`)
 }
 

@@ -37,21 +37,25 @@ const usualScaleFactor = 8
 
 type Recorded = UNetEvaluation & { readonly expected: Tensor }
 
-/** The calibration of a model's UNet, out of the cache or made now. */
+/** The calibration of a model's UNet, out of the cache or made now; `onWarning` hears why it is made again. */
 export async function calibrateModel(
   model: OpenModel,
   pipelines: PipelineCache,
   onProgress: (progress: Progress) => void,
+  onWarning: (warning: string) => void,
 ): Promise<Calibration> {
   const { cacheDir, scratchDir } = pipelines.settings
   const network = model.hashes.get('unet')!
   const settings = await calibrationSettings(model.checkpoint.unet.config)
-  return await cachedCalibration({ cacheDir, scratchDir }, network, settings, async () => {
+  const make = async (): Promise<Calibration> => {
     const { collector, recorded } = await watchRuns(model, settings, pipelines, onProgress)
     const layers = await chooseAll(collector, model, settings, onProgress)
     const outputErrors = await compare(model, layers, settings, recorded, pipelines, onProgress)
     return { version: calibrationVersion, network, settings, layers, outputErrors }
-  })
+  }
+  return await cachedCalibration({ cacheDir, scratchDir }, network, settings, make, (file) =>
+    onWarning(`int8: ${file} was damaged, and the UNet was calibrated again`),
+  )
 }
 
 /** Run the prompts, and collect what goes into each layer. */

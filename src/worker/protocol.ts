@@ -218,6 +218,7 @@ export type QuantizeResult = {
   }[]
   /** Relative error of the network's output at some noise levels; null where no ranges had to be measured. */
   readonly outputErrors: readonly { readonly timestep: number; readonly error: number }[] | null
+  readonly warnings: readonly string[]
 }
 
 /** OpenVINO as an engine process finds it; `reason` says why it does not work. */

@@ -19,7 +19,10 @@ export async function quantizeModel(
   const model = await pipelines.open(path, onProgress)
   const component = model.checkpoint.unet
   const hash = model.hashes.get('unet')!
-  const calibration = needsCalibration(choice) ? await calibrateModel(model, pipelines, onProgress) : null
+  const warnings: string[] = []
+  const calibration = needsCalibration(choice)
+    ? await calibrateModel(model, pipelines, onProgress, (warning) => warnings.push(warning))
+    : null
   const { cacheDir, cacheLimitBytes: limitBytes, scratchDir } = pipelines.settings
   const quantization = await networkQuantization(component, hash, choice, cacheDir)
   const report = (doneBytes: number, totalBytes: number): void =>
@@ -39,6 +42,7 @@ export async function quantizeModel(
     weightLimit: quantization?.weightLimit ?? 127,
     layers: calibration ? calibration.layers.map(summaryOf) : rounded.map((layer) => ({ path: layer, int8: true })),
     outputErrors: calibration?.outputErrors ?? null,
+    warnings,
   }
 }
 

@@ -67,19 +67,19 @@ export async function runGenerate(
   if (pipelines.isInterruptible) context.onInterruptible?.()
   const made: MadeWith = { backend, precision, model: opened.modelHash, refiner: refiner?.modelHash ?? null }
   if (task.imageEncoding === 'png') checkPngText(pngText(task, 0, made))
-  if (needsCalibration(made))
-    for (const model of [opened, refiner])
-      if (model && !isQuantizationKnown(model.hashes.get('unet')!, made))
-        await calibrateModel(model, pipelines, onProgress)
-
-  // 3. pictures
-  const stepMs: number[] = []
   const warnings = new Set([
     ...ignoredByGuidance(task),
     ...unusedWords(task, inversions),
     ...pictures.warnings,
     ...fallback,
   ])
+  if (needsCalibration(made))
+    for (const model of [opened, refiner])
+      if (model && !isQuantizationKnown(model.hashes.get('unet')!, made))
+        await calibrateModel(model, pipelines, onProgress, (warning) => warnings.add(warning))
+
+  // 3. pictures
+  const stepMs: number[] = []
   let current: Progress = { phase: 'encode' }
   const networks = taskNetworks(opened, refiner, vae, loras, {
     pipelines,

@@ -55,6 +55,7 @@ describe('sepia quantize', () => {
       weightLimit: 64,
       layers: [{ path: 'm', int8: true }],
       outputErrors: null,
+      warnings: [],
     }
     expect(renderQuantization(report)).toContain('weights of at most 64: this CPU has no VNNI')
     expect(renderQuantization({ ...report, weightLimit: 127 })).not.toContain('VNNI')

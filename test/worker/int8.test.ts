@@ -157,5 +157,7 @@ test('a calibration that is cut off is made anew, and its report tells of every 
   await writeFile(file, whole.slice(0, 1000))
   const again = await quantizeModel(tinyA, pipelines, () => undefined)
   expect(again.outputErrors).toEqual(report.outputErrors)
+  expect(report.warnings).toEqual([])
+  expect(again.warnings).toEqual([`int8: ${file} was damaged, and the UNet was calibrated again`])
   expect(await readFile(file, 'utf8')).toBe(whole)
 })

@@ -45,30 +45,35 @@ export function calibrationFile(cacheDir: string, network: string, settings: Cal
   return path.resolve(cacheDir, 'calibrations', `${createHash('sha256').update(key).digest('hex')}.json`)
 }
 
-/** The calibration in the cache; null where there is none, or a damaged one, which is then made anew. */
+/** The calibration in the cache; null where there is none, or a damaged one, which is told and then made anew. */
 export async function readCalibration(
   cacheDir: string,
   network: string,
   settings: CalibrationSettings,
+  onDamaged: (file: string) => void = () => {},
 ): Promise<Calibration | null> {
+  const file = calibrationFile(cacheDir, network, settings)
   let text: string
   try {
-    text = await readFile(calibrationFile(cacheDir, network, settings), 'utf8')
+    text = await readFile(file, 'utf8')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
     throw cacheFault(error, cacheDir)
   }
-  return parseCalibration(text, network)
+  const found = parseCalibration(text, network)
+  if (!found) onDamaged(file)
+  return found
 }
 
-/** The calibration that `make` makes where the cache has none; others who want it wait. */
+/** The calibration that `make` makes where the cache has none that is whole; others who want it wait. */
 export async function cachedCalibration(
   { cacheDir, scratchDir }: CalibrationPlace,
   network: string,
   settings: CalibrationSettings,
   make: () => Promise<Calibration>,
+  onDamaged: (file: string) => void,
 ): Promise<Calibration> {
-  const known = await readCalibration(cacheDir, network, settings)
+  const known = await readCalibration(cacheDir, network, settings, onDamaged)
   if (known) return known
   const target = calibrationFile(cacheDir, network, settings)
   const folder = path.dirname(target)
