@@ -94,7 +94,7 @@ async function measure(model: string, way: string, size: number): Promise<Measur
     const folders = { cacheDir, scratchDir, onProgress: () => {} }
     const hash = await componentHash(vae, folders)
     using prepared = await prepareWeights(vae, hash, { ...folders, dtype: 'F32', limitBytes: 64e9 })
-    const { backend, choice } = await openEngine({
+    const { backends, choice } = await openEngine({
       ...folders,
       device: 'cpu',
       backend: oneOf(values.backend, backendNames),
@@ -104,7 +104,8 @@ async function measure(model: string, way: string, size: number): Promise<Measur
       cacheLimitBytes: 64e9,
     })
     const { config } = vae
-    const source = { backend, config, weights: prepared.weights, ...networkArithmetic('vae', choice) }
+    const { backend, ...how } = networkArithmetic('vae', choice, 'cpu')
+    const source = { backend: backends[backend]!, config, weights: prepared.weights, ...how }
     const edge = size / vaeScaleFactor(vae.config)
     const latentSize = { height: edge, width: edge }
     const start = performance.now()

@@ -22,8 +22,12 @@ export type FoundOpenvino =
 /** A choice, what was found on the way to it, and why it is this one. */
 export type ChosenEngine = EngineChoice & { readonly openvino: FoundOpenvino; readonly reason: string }
 
-/** How one network takes part in a precision: what its graph is emitted in, and how its session computes. */
-export type NetworkArithmetic = { readonly precision: FloatFormat; readonly arithmetic: Arithmetic }
+/** How one network takes part in a precision: what runs it, what its graph is emitted in, and how its session computes. */
+export type NetworkArithmetic = {
+  readonly backend: BackendName
+  readonly precision: FloatFormat
+  readonly arithmetic: Arithmetic
+}
 
 const install = '"sepia backend install openvino" fetches it'
 
@@ -137,19 +141,24 @@ function wanting({ backend, device, precision }: Pick<EngineSettings, 'backend' 
 
 /**
  * How a network takes part in a precision. The VAE stays in fp32: SDXL's overflows in fp16, and the eight bits of bf16
- * show as contours in smooth areas. What is not rounded to integers under int8 computes in bf16 where that is to be had.
+ * show as contours in smooth areas. So do the text encoders on a CPU, on onnxruntime: they run once a prompt, where their
+ * weights lie in their files, before OpenVINO would have packed them. What is not rounded to integers under int8 computes
+ * in bf16 where that is to be had.
  */
 export function networkArithmetic(
   name: ComponentName,
   { backend, openvino, precision }: Omit<ChosenEngine, 'reason'>,
+  device: Device,
 ): NetworkArithmetic {
-  if (name === 'vae') return { precision: 'fp32', arithmetic: 'graph' }
+  if (name === 'vae') return { backend, precision: 'fp32', arithmetic: 'graph' }
+  if (name !== 'unet' && backend === 'openvino' && device === 'cpu')
+    return { backend: 'onnxruntime', precision: 'fp32', arithmetic: 'graph' }
   if (precision === 'fp16') {
     return backend === 'openvino'
-      ? { precision: 'fp32', arithmetic: 'fp16' }
-      : { precision: 'fp16', arithmetic: 'graph' }
+      ? { backend, precision: 'fp32', arithmetic: 'fp16' }
+      : { backend, precision: 'fp16', arithmetic: 'graph' }
   }
   const hasBf16 = backend === 'openvino' && openvino !== null && 'formats' in openvino && openvino.formats.has('BF16')
   const isRounded = precision === 'bf16' || (precision === 'int8' && hasBf16)
-  return { precision: 'fp32', arithmetic: isRounded ? 'bf16' : 'graph' }
+  return { backend, precision: 'fp32', arithmetic: isRounded ? 'bf16' : 'graph' }
 }

@@ -145,8 +145,8 @@ export class PipelineCache implements AsyncDisposable {
     const known = this.#models.get(checkpoint)
     if (known) return known
     // A device that does not work is told before the weights are read.
-    const { backend } = await this.#open()
-    this.#tried ??= tryBackend(backend)
+    const { backends, choice } = await this.#open()
+    this.#tried ??= tryBackend(backends[choice.backend]!)
     await this.#tried
     const hashes = new Map<ComponentName, string>()
     for (const component of componentsOf(checkpoint))
@@ -189,8 +189,9 @@ export class PipelineCache implements AsyncDisposable {
   ): Promise<Network> {
     const { activationBytes, component, kind, loras = null, options } = request
     const hash = model.hashes.get(component.name)!
-    const { backend, choice } = await this.#open()
-    const { precision, arithmetic } = networkArithmetic(component.name, choice)
+    const { backends, choice } = await this.#open()
+    const { backend: name, precision, arithmetic } = networkArithmetic(component.name, choice, this.settings.device)
+    const backend = backends[name]!
     // What is tried while a network is calibrated is not wanted again.
     const isUsual = request.quantization === undefined
     const quantization = isUsual

@@ -70,16 +70,15 @@ it('finds out what this machine has', async () => {
   expect((await chooseEngine({ ...settings, ...asked({ precision: 'fp32' }) })).openvino).toBeNull()
 })
 
-it('the VAE is never rounded to fp16', () => {
-  expect(networkArithmetic('vae', { backend: 'onnxruntime', precision: 'fp16', openvino: null })).toEqual({
-    precision: 'fp32',
-    arithmetic: 'graph',
-  })
-  expect(networkArithmetic('unet', { backend: 'onnxruntime', precision: 'fp16', openvino: null }).precision).toBe(
-    'fp16',
-  )
-  expect(networkArithmetic('unet', { backend: 'openvino', precision: 'bf16', openvino: modern })).toEqual({
-    precision: 'fp32',
-    arithmetic: 'bf16',
-  })
+it('the VAE is never rounded, and text encoders run mapped where OpenVINO has the CPU', () => {
+  const onnxruntime = { backend: 'onnxruntime', precision: 'fp16', openvino: null } as const
+  const exact = { backend: 'onnxruntime', precision: 'fp32', arithmetic: 'graph' }
+  expect(networkArithmetic('vae', onnxruntime, 'cuda')).toEqual(exact)
+  expect(networkArithmetic('unet', onnxruntime, 'cuda').precision).toBe('fp16')
+  const bf16 = { backend: 'openvino', precision: 'bf16', openvino: modern } as const
+  expect(networkArithmetic('unet', bf16, 'cpu')).toEqual({ backend: 'openvino', precision: 'fp32', arithmetic: 'bf16' })
+  expect(networkArithmetic('vae', bf16, 'cpu')).toEqual({ ...exact, backend: 'openvino' })
+  expect(networkArithmetic('textEncoder', bf16, 'cpu')).toEqual(exact)
+  const fp16 = { ...bf16, precision: 'fp16' } as const
+  expect(networkArithmetic('textEncoder2', fp16, 'gpu')).toMatchObject({ backend: 'openvino', arithmetic: 'fp16' })
 })
