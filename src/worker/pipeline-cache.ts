@@ -1,7 +1,6 @@
 // What an engine process keeps between tasks: opened models, and networks that are loaded. A network is known by the
 // content hash of its component and the options of its graph, so another VAE leaves the UNet where it is, and the same
 // weights in another file are not loaded again.
-import { stat } from 'node:fs/promises'
 import type { PreviewProjection } from '#diffusion/preview.ts'
 import { tryBackend } from '#engine/backends/try-backend.ts'
 import { privateWeightBytes, type NetworkSource } from '#engine/networks/network-source.ts'
@@ -13,6 +12,7 @@ import { variantOf, type NetworkLoras } from '#engine/weights/lora/network-loras
 import { quantizationDigest, type Quantization } from '#engine/quantize/quantization.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { networkArithmetic, type ChosenEngine } from './engine-choice.ts'
+import { componentsOf, signatureOf } from './model-files.ts'
 import { networkQuantization } from './network-quantization.ts'
 import { networkWeights } from './network-weights.ts'
 import { openEngine, type OpenEngine } from './open-backend.ts'
@@ -299,26 +299,4 @@ export class PipelineCache implements AsyncDisposable {
 async function close({ network, prepared }: LoadedNetwork): Promise<void> {
   using _file = prepared
   await network[Symbol.asyncDispose]()
-}
-
-function componentsOf({ textEncoder, textEncoder2, unet, vae }: Checkpoint): Component<object>[] {
-  return [textEncoder, textEncoder2, unet, vae].filter((component) => component !== null)
-}
-
-/** Size and time of every file that a model's weights lie in; a file that is gone has none. */
-async function signatureOf(checkpoint: Checkpoint): Promise<string> {
-  const files = new Set<string>()
-  for (const { weights } of componentsOf(checkpoint))
-    for (const { source } of weights.values()) if ('file' in source) files.add(source.file)
-  const parts: string[] = []
-  for (const file of files) {
-    try {
-      const { ino, mtimeNs, size } = await stat(file, { bigint: true })
-      parts.push(`${file} ${size} ${mtimeNs} ${ino}`)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      parts.push(file)
-    }
-  }
-  return parts.sort().join('\n')
 }
