@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import type { AddressInfo, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Client } from 'pg'
 
@@ -61,10 +62,13 @@ export async function startPostgres(): Promise<PostgresServer> {
     ;(child.stderr as Socket).unref()
     const kill = async (signal: NodeJS.Signals): Promise<void> => {
       if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
-        // SIGKILL leaves the server's children behind unless the whole group gets it.
-        process.kill(signal === 'SIGKILL' ? -child.pid : child.pid, signal)
+        // Each of the server's children leads a process group of its own: a killed server leaves them at work.
+        const children = signal === 'SIGKILL' ? await childrenOf(child.pid) : []
+        process.kill(child.pid, signal)
         child.ref()
         await ended
+        for (const pid of children) endProcess(pid)
+        await waitUntilGone(children)
       }
     }
     const endAll = (): void => {
@@ -103,6 +107,39 @@ export async function startPostgres(): Promise<PostgresServer> {
       await running.kill('SIGINT')
       rmSync(folder, { recursive: true, force: true })
     },
+  }
+}
+
+/** Process ids of the children of a process. */
+async function childrenOf(pid: number): Promise<number[]> {
+  const { stdout } = await run('ps', ['-A', '-o', 'pid=,ppid='])
+  return stdout.split('\n').flatMap((line) => {
+    const [child, parent] = line.trim().split(/\s+/).map(Number)
+    return parent === pid && child !== undefined ? [child] : []
+  })
+}
+
+/** SIGKILL to a process that may have ended by itself. */
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+/** Until none of these processes runs: what is left of a server in shared memory keeps the next one from starting. */
+async function waitUntilGone(pids: readonly number[]): Promise<void> {
+  const deadline = Date.now() + 30_000
+  for (;;) {
+    const { stdout } = await run('ps', ['-A', '-o', 'pid=,stat='])
+    const left = stdout.split('\n').filter((line) => {
+      const [pid, state] = line.trim().split(/\s+/)
+      return pids.includes(Number(pid)) && !state?.startsWith('Z')
+    })
+    if (left.length === 0) return
+    if (Date.now() > deadline) throw new Error(`processes of a killed postgres are still there: ${left.join('; ')}`)
+    await setTimeout(20)
   }
 }
 
