@@ -98,8 +98,9 @@ export function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hoo
         load: (...args) => TextEncoder.load(...args),
       })
     },
-    unet: async (options) => {
+    unet: async (wanted) => {
       await hooks.pipelines.closeAfterUse('textEncoder', 'vaeEncoder')
+      const options = (await packsWeights(hooks.pipelines)) ? { ...wanted, textLength: null } : wanted
       return await load({
         kind: 'unet',
         component: unet,
@@ -110,6 +111,11 @@ export function denoiserNetworks(opened: OpenModel, loras: TaskLoras | null, hoo
       })
     },
   }
+}
+
+/** Whether a UNet takes seconds to load, as OpenVINO's do: then one is loaded for prompts of any length, not one for each. */
+async function packsWeights(pipelines: PipelineCache): Promise<boolean> {
+  return (await pipelines.choice()).backend === 'openvino' && pipelines.settings.device === 'cpu'
 }
 
 function loaderOf(opened: OpenModel, { duringLoad, onLoaded, onProgress, pipelines }: NetworkHooks): Load {

@@ -6,10 +6,13 @@ import { clipTextGraph, tokenEmbeddingKey } from '#engine/models/clip-text.ts'
 import { addEmbeds, timeProjection } from '#engine/models/time-embedding.ts'
 import { unetGraph } from '#engine/models/unet.ts'
 import { vaeDecoderGraph, vaeEncoderGraph } from '#engine/models/vae.ts'
+import { bindWeights } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Weights } from '#engine/weights/checkpoint.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
+import { TorchGenerator } from '#tensor/random.ts'
 import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { readGolden, readGoldenIntegers, relativeError, runGraph, weightsInMemory } from '../support/golden.ts'
+import { testBackend } from '../support/openvino.ts'
 
 const root = path.join(import.meta.dirname, '../..')
 const models = {
@@ -113,6 +116,36 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
     })
   })
 })
+
+test.each(backendNames)(
+  '%s: one UNet for texts of any length computes what those of one length do',
+  async (backend) => {
+    const { config, weights: stored } = (await openCheckpoint(models['tiny-b'])).unet
+    const weights = await weightsInMemory(stored)
+    const fixed = { precision: 'fp32', batch: 2, height: 8, width: 12, loraTargets: new Set<string>() } as const
+    for (const attention of ['fused', 'plain'] as const) {
+      const options = { ...fixed, attention, controlResiduals: false }
+      const graph = unetGraph(config, { ...options, textLength: null })
+      await using session = await testBackend(backend).create(bindWeights(graph, weights), {
+        weightsInPlace: false,
+        keepActivations: true,
+        arithmetic: 'graph',
+      })
+      for (const textLength of [77, 231, 154]) {
+        const generator = new TorchGenerator(textLength)
+        const feeds = {
+          sample: generator.randn([2, 4, 8, 12]),
+          encoder_hidden_states: generator.randn([2, textLength, config.crossAttentionDim]),
+          time_proj: timeProjection(config, 500, 2),
+          add_embeds: generator.randn([2, config.addEmbeddingInputDim]),
+        }
+        const { noise_pred: expected } = await runGraph(unetGraph(config, { ...options, textLength }), weights, feeds)
+        const { noise_pred } = await session.run(feeds)
+        expect(relativeError(noise_pred, expected), `${attention} ${textLength}`).toBeLessThan(tolerance.fp32)
+      }
+    }
+  },
+)
 
 test.each(backendNames)(
   '%s: every linear of the transformers can take a LoRA branch, and a zero one changes nothing',

@@ -7,6 +7,7 @@ import { runGenerate } from '#worker/run-generate.ts'
 import type { EngineSettings, GenerateTask, Progress } from '#worker/protocol.ts'
 import { copyTinyModel } from '../support/model-files.ts'
 import { tinyModels } from '../support/tiny-b-single-file.ts'
+import { onOpenvino } from '../support/openvino.ts'
 import { pictureTask } from '../support/picture-task.ts'
 
 let folder: string
@@ -116,6 +117,19 @@ test('a model whose files were replaced is opened again', async () => {
   expect(second.loads).toEqual(['unet'])
   expect(second.modelHash).not.toBe(first.modelHash)
   expect(Buffer.compare(second.picture, first.picture)).not.toBe(0)
+})
+
+test('on OpenVINO a longer prompt loads no other UNet, and gets the same picture', async () => {
+  const model = path.join(tinyModels, 'tiny-a')
+  const prompt = 'a red apple on a wooden table beside a window, '.repeat(10)
+  await using pipelines = new PipelineCache({ ...settings, ...onOpenvino })
+  const short = await run(pipelines, model)
+  expect(short.loads).toContain('unet')
+  const long = await run(pipelines, model, { prompt })
+  expect(long.loads).not.toContain('unet')
+  await using others = new PipelineCache({ ...settings, ...onOpenvino })
+  expect(Buffer.compare((await run(others, model, { prompt })).picture, long.picture)).toBe(0)
+  expect(Buffer.compare((await run(others, model)).picture, short.picture)).toBe(0)
 })
 
 test('when memory is short the least recently used networks go first', async () => {

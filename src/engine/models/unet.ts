@@ -16,8 +16,8 @@ export type UNetGraphOptions = LayerOptions & {
   /** Latent rows and columns. */
   readonly height: number
   readonly width: number
-  /** Tokens of the prompt: 77 a chunk. */
-  readonly textLength: number
+  /** Tokens of the prompt: 77 a chunk; null: each run tells its own. */
+  readonly textLength: number | null
   /** Paths of linears and convolutions that take a low-rank branch from the inputs, see layers.ts. */
   readonly loraTargets: ReadonlySet<string>
   /** Whether a ControlNet's residuals are inputs. */
@@ -41,8 +41,8 @@ export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph 
 
   // 1. inputs and the embedding of timestep, sizes and pooled text
   const sample = g.input('sample', [batch, config.inChannels, height, width])
-  const text = g.input('encoder_hidden_states', [batch, textLength, config.crossAttentionDim])
-  const context = g.reshape(text, [batch * textLength, config.crossAttentionDim])
+  const text = g.input('encoder_hidden_states', [batch, textLength ?? 'text_length', config.crossAttentionDim])
+  const context = g.reshape(text, [textLength === null ? -1 : batch * textLength, config.crossAttentionDim])
   const scope: UNetScope = { g, config, options, temb: silu(g, timeEmbedding(g, config, batch)), context }
 
   // 2. down: every resnet and downsampler leaves a skip connection

@@ -13,8 +13,8 @@ export type UNetOptions = {
   /** Latent rows and columns. */
   readonly height: number
   readonly width: number
-  /** Tokens of the prompt: 77 a chunk. */
-  readonly textLength: number
+  /** Tokens of the prompt: 77 a chunk; null: each evaluation tells its own. */
+  readonly textLength: number | null
 }
 
 /** What the noise prediction depends on beside latents and time. */

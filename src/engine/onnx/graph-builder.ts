@@ -253,6 +253,7 @@ function broadcast(a: Value, b: Value): readonly number[] {
     const [x, y] = [at(a, axis), at(b, axis)]
     if (x !== y && x !== 1 && y !== 1)
       throw new AppError('internal', `${a.name} [${a.shape.join()}] and ${b.name} [${b.shape.join()}] do not broadcast`)
-    return Math.max(x, y)
+    // A size that is known at the run only, −1, is wider than 1.
+    return x === 1 ? y : x
   })
 }

@@ -156,7 +156,7 @@ export function upsample(g: GraphBuilder, x: Value, height: number, width: numbe
   return g.node('Slice', [doubled, starts, ends, axes], [batch, channels, height, width])
 }
 
-/** Scaled dot-product attention over `heads` heads. q (B·S, C), k and v (B·T, C) → (B·S, C). */
+/** Scaled dot-product attention over `heads` heads. q (B·S, C), k and v (B·T, C) → (B·S, C); T may be known at the run only. */
 export function attention(
   g: GraphBuilder,
   [q, k, v]: readonly [Value, Value, Value],
@@ -164,7 +164,8 @@ export function attention(
   mask?: Value,
 ): Value {
   const [rows, channels] = q.shape as [number, number]
-  const batched = (x: Value): Value => g.reshape(x, [batch, x.shape[0] / batch, channels])
+  const lengthOf = (x: Value): number => (x.shape[0] === -1 ? -1 : x.shape[0] / batch)
+  const batched = (x: Value): Value => g.reshape(x, [batch, lengthOf(x), channels])
   if (kind === 'fused' && !mask) {
     const y = g.node('MultiHeadAttention', [batched(q), batched(k), batched(v)], [batch, rows / batch, channels], {
       domain: 'com.microsoft',
@@ -175,7 +176,7 @@ export function attention(
   }
   const size = channels / heads
   const split = (x: Value, perm: readonly number[]): Value =>
-    g.transpose(g.reshape(x, [batch, x.shape[0] / batch, heads, size]), perm)
+    g.transpose(g.reshape(x, [batch, lengthOf(x), heads, size]), perm)
   const scale = g.floats(`scale[${size}]`, [], [1 / Math.sqrt(size)])
   const scores = matMul(g, split(g.multiply(q, scale), [0, 2, 1, 3]), split(k, [0, 2, 3, 1])) // (B, heads, S, T)
   const masked = mask ? g.add(scores, mask) : scores
