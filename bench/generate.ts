@@ -1,13 +1,17 @@
 // Where the time of one picture goes, in a fresh engine process (first picture) and in a warm one (second picture).
 //
 //   node bench/generate.ts [--model FILE|FOLDER] [--steps 10] [--size 1024] [--cfg 7] [--rounds 3] [--cache DIR] [--threads N]
+//                          [--backend onnxruntime|openvino] [--precision fp32|bf16|int8]
 //
 // Without --model: the model that ships. Each round starts a new process; the table shows the median round.
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { openvinoFolders } from '#cli/backend-places.ts'
+import { backendNames, precisions } from '#engine/backend.ts'
 import { EngineProcess } from '#worker/engine-process.ts'
 import type { Timings } from '#worker/protocol.ts'
+import { resolveConfig } from '../src/config.ts'
 import { tableOf } from './table.ts'
 import { pictureTask } from '../test/support/picture-task.ts'
 
@@ -20,6 +24,8 @@ const { values } = parseArgs({
     rounds: { type: 'string', default: '3' },
     cache: { type: 'string', default: '.bench-cache' },
     threads: { type: 'string', default: String(availableParallelism()) },
+    backend: { type: 'string', default: 'onnxruntime' },
+    precision: { type: 'string', default: 'fp32' },
   },
 })
 
@@ -51,8 +57,9 @@ for (let round = 0; round < Number(values.rounds); round++) {
   const start = performance.now()
   await using engine = await EngineProcess.start({
     device: 'cpu',
-    backend: 'onnxruntime',
-    precision: 'fp32',
+    backend: oneOf(values.backend, backendNames),
+    precision: oneOf(values.precision, precisions),
+    openvinoFolders: openvinoFolders(resolveConfig(process.env)),
     threads: Number(values.threads),
     cacheDir: path.resolve(values.cache),
     cacheLimitBytes: 64e9,
@@ -86,6 +93,12 @@ const rows = Object.entries(phases).map(([name, pick]) => [
 process.stdout.write(
   tableOf(['ms', 'first picture', 'second picture'], [['start the process', milliseconds(starts), ''], ...rows]),
 )
+
+function oneOf<Value extends string>(value: string, allowed: readonly Value[]): Value {
+  const found = allowed.find((one) => one === value)
+  if (found === undefined) throw new Error(`"${value}" is none of ${allowed.join(', ')}`)
+  return found
+}
 
 function milliseconds(all: readonly number[]): string {
   return median(all).toFixed(0)
