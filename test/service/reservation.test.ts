@@ -4,6 +4,7 @@ import path from 'node:path'
 import { inArray } from 'drizzle-orm'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { Account } from '../../src/service/accounts/account.ts'
+import { credit } from '../../src/service/billing/ledger.ts'
 import { jobs as jobTable } from '../../src/service/db/schema.ts'
 import { queuesOf } from '../../src/service/engines/deployment.ts'
 import { claimJob } from '../../src/service/jobs/claim-job.ts'
@@ -76,7 +77,8 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
       .select()
       .from(jobTable)
       .where(inArray(jobTable.id, [job.id]))
-    expect(started[0].job).toMatchObject(row)
+    const { turn: _turn, ...known } = row
+    expect(started[0].job).toMatchObject(known)
     expect(await claimJob(office.context, queue)).toBeNull()
     const result = { images: [], encoding: 'png', predictionTimeMs: 1, warnings: [] } as const
     expect(await succeedJob(office.context, started[0], result)).toBe(true)
@@ -96,8 +98,23 @@ describe.each(databaseKinds)('a process that is kept for a job on %s', (kind) =>
     })
     const job = await submit()
     expect(job).toMatchObject({ state: 'queued', queuePosition: 2 })
-    expect([started.length, released]).toEqual([0, 1])
+    expect([started.length, released]).toEqual([1, 1])
+    expect(await accepted[0]).toBe(false)
     expect(await told.promise).toMatchObject({ type: 'state', state: 'queued', jobId: job.id })
+  })
+
+  it('is given back unused where others go before a job of an account with limits', async () => {
+    await stack.use(await openJobs(office.context)).submit(account, orderFor('pictures'), asynchronous)
+    const limited = await newAccount(office.database, { maxQueuedJobs: 5 })
+    expect(await submit(limited)).toMatchObject({ state: 'queued', queuePosition: 2 })
+    expect([started.length, released]).toEqual([0, 1])
+  })
+
+  it('begins once the balance is known to bear the job, where the account is prepaid', async () => {
+    const prepaid = await newAccount(office.database, { prepaid: true })
+    await credit(office.database.db, prepaid, 1_000_000n, 'invoice')
+    expect(await submit(prepaid)).toMatchObject({ state: 'running' })
+    expect([started.length, released]).toEqual([1, 0])
   })
 
   it('is not asked for where the account may have only so many running', async () => {

@@ -11,6 +11,7 @@ import {
   lostTooOften,
   maxLosses,
   type Claim,
+  type ClaimedRow,
   type JobRow,
   type JobStore,
 } from './job-transitions.ts'
@@ -61,7 +62,7 @@ export async function claimJob(
 }
 
 /** What claiming a job comes to that is just being accepted. */
-export function firstClaim(store: JobStore, job: JobRow): Claim {
+export function firstClaim(store: JobStore, job: ClaimedRow): Claim {
   const message = store.messages.firstLease(job.queue, job.id)
   return { message, job: { ...job, state: 'running', attempt: 1, startedAt: store.now() } }
 }

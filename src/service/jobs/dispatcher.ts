@@ -94,6 +94,8 @@ export class Dispatcher implements AsyncDisposable {
   /** Keep a free process for a job that is just being accepted. */
   reserve(queue: string): Reservation | null {
     if (this.#draining || !this.#context.queues.has(queue)) return null
+    // Somebody may wait, and would go first.
+    if (this.#hungry || this.#filling) return null
     const lease = this.#pool.lease(queue)
     if (!lease) return null
     const { promise, resolve } = Promise.withResolvers<void>()

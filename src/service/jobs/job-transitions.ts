@@ -26,8 +26,11 @@ export type JobStore = {
 /** A job as it lies in the table. */
 export type JobRow = typeof jobs.$inferSelect
 
-/** A job in a dispatcher's hands. */
-export type Claim = { readonly message: Message; readonly job: JobRow }
+/** A job in a dispatcher's hands; its turn may not be known yet, and is over. */
+export type Claim = { readonly message: Message; readonly job: ClaimedRow }
+
+/** What a dispatcher knows of a job. */
+export type ClaimedRow = Omit<JobRow, 'turn'>
 
 /** Why a running job goes back to the queue: `returned` counts as if it had never been taken. */
 export type GiveBackReason =
@@ -99,15 +102,15 @@ async function finishJob(store: JobStore, { job, message }: Claim, outcome: Outc
   return true
 }
 
-/** Columns of an outstanding job that can be others by now than when it was read. */
-const { attempt, crashes, losses, startedAt, step, steps } = jobColumns
-const changing = { attempt, crashes, losses, startedAt, step, steps }
+/** Columns of an outstanding job that can be others by now than when it was read, and its turn. */
+const { attempt, crashes, losses, startedAt, step, steps, turn } = jobColumns
+const changing = { attempt, crashes, losses, startedAt, step, steps, turn }
 
 /** Write the end of a job whose message is dealt with; to be used in that message's transaction. The job as it is then. */
 export async function endRow(
   tx: Transaction,
   store: JobStore,
-  job: JobRow,
+  job: ClaimedRow,
   outcome: Outcome,
   where: SQL | undefined,
 ): Promise<Job> {
@@ -169,7 +172,7 @@ export async function giveBackJob(
  * Put a running job whose dispatcher is known to be gone back at its place in the queue, or end it when that has happened
  * too often; false when it has moved on since it was read.
  */
-export async function takeBackJob(store: JobStore, job: JobRow): Promise<boolean> {
+export async function takeBackJob(store: JobStore, job: ClaimedRow): Promise<boolean> {
   const losses = job.losses + 1
   const poisonous = losses >= maxLosses
   const done = await fenced(store, async (tx) => {
@@ -184,7 +187,11 @@ export async function takeBackJob(store: JobStore, job: JobRow): Promise<boolean
   return true
 }
 
-async function requeueRow(tx: Transaction, job: JobRow, counts: { crashes: number; losses: number }): Promise<void> {
+async function requeueRow(
+  tx: Transaction,
+  job: ClaimedRow,
+  counts: { crashes: number; losses: number },
+): Promise<void> {
   const changed = await tx
     .update(jobs)
     .set({ state: 'queued', step: 0, ...counts })
@@ -194,7 +201,7 @@ async function requeueRow(tx: Transaction, job: JobRow, counts: { crashes: numbe
 }
 
 /** End a queued or running job at once; whoever runs it hears of it and stops. False when it had ended before. */
-export async function cancelJob(store: JobStore, job: JobRow): Promise<boolean> {
+export async function cancelJob(store: JobStore, job: ClaimedRow): Promise<boolean> {
   const ended = await fenced(store, async (tx) => {
     await store.messages.cancel(tx, job.queue, job.id)
     const outstanding = and(eq(jobs.id, job.id), inArray(jobs.state, ['queued', 'running']))

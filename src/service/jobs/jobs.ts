@@ -10,6 +10,7 @@ import { inputKeys } from './job-files.ts'
 import type { JobNotices } from './job-notices.ts'
 import { cancelJob } from './job-transitions.ts'
 import { hasEnded, jobColumns, queuePosition, type Job } from './job.ts'
+import { picturesAtHand } from './pictures-at-hand.ts'
 import { SentResults } from './sent-results.ts'
 import { submitJob, type SubmitContext, type SubmitManner } from './submit-job.ts'
 import { watchJob, type JobEvent } from './watch-job.ts'
@@ -95,9 +96,10 @@ export async function openJobs(context: JobsContext): Promise<Jobs> {
       return need(jobId)
     },
     async images(job) {
-      const keys = job.result?.images.map(({ key }) => key) ?? null
-      if (!keys) throw gone(job)
-      const pictures = await Promise.all(keys.map((key) => blobs.get(key)))
+      if (!job.result) throw gone(job)
+      const atHand = picturesAtHand(job.result)
+      if (atHand) return [...atHand]
+      const pictures = await Promise.all(job.result.images.map(({ key }) => blobs.get(key)))
       return pictures.map((bytes) => {
         if (!bytes) throw gone(job)
         return bytes

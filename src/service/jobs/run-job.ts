@@ -15,6 +15,7 @@ import type { EngineLease } from '../engines/engine-pool.ts'
 import type { BlobStore } from '../files/blob-store.ts'
 import { inputKey, inputKeys, outputKey } from './job-files.ts'
 import { leaseSeconds } from './message-queue.ts'
+import { keepAtHand } from './pictures-at-hand.ts'
 import {
   failJob,
   giveBackJob,
@@ -86,6 +87,7 @@ async function makePictures(context: RunContext, attempt: Attempt, outputs: stri
     const files = taskFiles(models, task, await fetchAssets(context, job.id, task), pictures)
     await using notes = new ProgressNotes(context, claim, () => attempt.isWatched())
     const images: { key: string; seed: number }[] = []
+    const made: Uint8Array[] = []
     const { timings, warnings } = await lease.generate(message.queue, task, files, {
       signal,
       onProgress: (progress: Progress) => notes.note(progress),
@@ -93,11 +95,14 @@ async function makePictures(context: RunContext, attempt: Attempt, outputs: stri
         const key = outputKey(job.id, job.attempt, index)
         outputs.push(key)
         images.push({ key, seed })
+        if (job.synchronous) made.push(bytes)
         await context.blobs.put(key, bytes)
       },
     })
     context.metrics.pictureMade(task, timings)
-    return { images, encoding: task.imageEncoding, predictionTimeMs: timings.totalMs, warnings }
+    const result = { images, encoding: task.imageEncoding, predictionTimeMs: timings.totalMs, warnings }
+    if (job.synchronous) keepAtHand(result, made)
+    return result
   } finally {
     if (picturesOf(task).length > 0) await rm(folder, { recursive: true, force: true })
   }

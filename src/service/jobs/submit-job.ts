@@ -159,8 +159,9 @@ async function acceptAndStart(
 }
 
 /**
- * Accept the job and, where nobody waits, set it running in the same transaction: as soon as it is known to pass the limits
- * and the balance, its process begins. Null, and nothing has happened, where it is not its turn after all.
+ * Accept the job and, where nobody waits, set it running in the same transaction. Its process begins as soon as it is known
+ * to pass the limits and the balance: at once where the account has none. Null, and nothing has happened, where it is not
+ * its turn after all.
  */
 async function acceptStarting(
   context: SubmitContext,
@@ -170,10 +171,14 @@ async function acceptStarting(
   reservation: Reservation,
 ): Promise<Job | null> {
   const outcome = Promise.withResolvers<boolean>()
+  const early = firstClaim(context, { ...row, ...untaken })
+  const atOnce = !account.prepaid && account.maxQueuedJobs === null && context.maxQueueLength > 0
+  if (atOnce) reservation.start(early, outcome.promise)
   const written = context.database.db.transaction(async (tx) => {
     const { job, first } = await accept(tx, context, account, row, manner, 'unless first')
-    const claim = first ? firstClaim(context, { ...row, ...untaken, turn: job.turn }) : null
-    if (claim) reservation.start(claim, outcome.promise)
+    if (atOnce && !first) throw new NotItsTurn()
+    const claim = first ? early : null
+    if (claim && !atOnce) reservation.start(claim, outcome.promise)
     await enqueue(tx, context, account, row, job)
     if (claim) await claimAccepted(tx, context, claim)
     return { job, claim }
