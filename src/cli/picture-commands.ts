@@ -47,7 +47,7 @@ Own files:
   --lora, --ti, --vae and --model take a file or a name. Names are those of
   "sepia models pull", of "sepia assets add", and of the examples that ship with
   Sepia (octoai:NAME is the public library alone):
-    sepia generate "a blueprint of a house" --lora pocket-blueprint:0.9
+    sepia generate "a blueprint of a star" --lora pocket-blueprint:0.9
     sepia generate "a star, oldphoto" --ti pocket-sepia=oldphoto
   A LoRA's weight is -100 to 100; one of 0 changes nothing. What cannot be
   applied completely is refused with the list of what does not fit. An

@@ -51,7 +51,7 @@ test('scaling is the way back', () => {
 
 describe('a picture decoded in tiles', () => {
   test('is the whole one but for what a tile cannot see, and shows no seams', async () => {
-    const { config, weights } = (await openCheckpoint(path.join(root, 'models/pocket'))).vae!
+    const { config, weights } = (await openCheckpoint(path.join(root, 'test/golden/models/pocket'))).vae!
     const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
     const source = {
       backend,

@@ -16,7 +16,7 @@ import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { relativeError, weightsInMemory } from '../support/golden.ts'
 import { modesFolder } from '../support/mode-case.ts'
 
-const { config, weights } = (await openCheckpoint(join(import.meta.dirname, '../../models/pocket'))).vae!
+const { config, weights } = (await openCheckpoint(join(import.meta.dirname, '../golden/models/pocket'))).vae!
 const backend = onnxruntimeBackend({ device: 'cpu', threads: 2, externalDataRoot: '/' })
 const source = {
   backend,

@@ -22,7 +22,7 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
 function modelOf({ model }: ModeCase): string {
-  if (model === 'pocket') return join(import.meta.dirname, '../../models/pocket')
+  if (model === 'pocket') return join(import.meta.dirname, '../golden/models/pocket')
   return model === 'tiny-inpaint' ? tinyInpaint : join(tinyModels, model)
 }
 

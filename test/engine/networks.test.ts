@@ -18,7 +18,7 @@ const root = path.join(import.meta.dirname, '../..')
 const models = {
   'tiny-a': path.join(root, 'test/golden/models/tiny-a'),
   'tiny-b': path.join(root, 'test/golden/models/tiny-b'),
-  pocket: path.join(root, 'models/pocket'),
+  pocket: path.join(root, 'test/golden/models/pocket'),
 }
 const tolerance = { fp32: 1e-5, fp16: 1.5e-2 } as const
 

@@ -16,7 +16,7 @@ const root = path.join(import.meta.dirname, '../..')
 const models = {
   'tiny-a': path.join(root, 'test/golden/models/tiny-a'),
   'tiny-b': path.join(root, 'test/golden/models/tiny-b'),
-  pocket: path.join(root, 'models/pocket'),
+  pocket: path.join(root, 'test/golden/models/pocket'),
 }
 
 describe.each(Object.entries(models))('%s', (_, folder) => {

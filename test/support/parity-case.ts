@@ -6,7 +6,7 @@ import { pictureTask } from './picture-task.ts'
 /** One picture of tools/reference/parity.py. */
 export type ParityCase = {
   readonly name: string
-  readonly model: 'tiny-a' | 'tiny-b' | 'pocket'
+  readonly model: 'tiny-a' | 'tiny-b' | 'pocket' | 'shipped'
   readonly sampler: SamplerName
   readonly width: number
   readonly height: number
@@ -24,7 +24,7 @@ const root = path.join(import.meta.dirname, '../..')
 
 /** The folder of the model that a case was made with. */
 export function modelOf({ model }: ParityCase): string {
-  return path.join(root, model === 'pocket' ? 'models/pocket' : `test/golden/models/${model}`)
+  return path.join(root, model === 'shipped' ? 'models/pocket' : `test/golden/models/${model}`)
 }
 
 /** The task that makes a case's picture. */

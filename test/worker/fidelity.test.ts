@@ -10,7 +10,7 @@ import { taskFor } from './fixture-task.ts'
 
 const root = path.join(import.meta.dirname, '../..')
 const models = {
-  pocket: { folder: path.join(root, 'models/pocket'), size: 512, room: 1 },
+  pocket: { folder: path.join(root, 'test/golden/models/pocket'), size: 512, room: 1 },
   // A few random channels, of which single ones carry the result.
   'tiny-a': { folder: path.join(root, 'test/golden/models/tiny-a'), size: 64, room: 4 },
 } as const

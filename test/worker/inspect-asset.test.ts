@@ -15,7 +15,7 @@ import { torchFileOf } from '../support/torch-archive.ts'
 import { engineSettings } from './fixture-task.ts'
 
 const tinyB = join(tinyModels, 'tiny-b')
-const pocket = join(import.meta.dirname, '../../models/pocket')
+const pocket = join(import.meta.dirname, '../golden/models/pocket')
 let folder: string
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'sepia-inspect-asset-'))

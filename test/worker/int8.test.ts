@@ -15,7 +15,7 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
 import { pictureTask } from '../support/picture-task.ts'
 
 const root = path.join(import.meta.dirname, '../..')
-const pocket = path.join(root, 'models/pocket')
+const pocket = path.join(root, 'test/golden/models/pocket')
 const tinyA = path.join(goldenFolder, 'models/tiny-a')
 const tinyB = path.join(goldenFolder, 'models/tiny-b')
 

@@ -20,7 +20,7 @@ import { pictureTask } from '../support/picture-task.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'sepia-worker-modes-'))
 const tinyA = join(tinyModels, 'tiny-a')
-const pocket = join(import.meta.dirname, '../../models/pocket')
+const pocket = join(import.meta.dirname, '../golden/models/pocket')
 let tinyInpaint: string
 let pictures: Record<string, string>
 

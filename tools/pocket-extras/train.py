@@ -34,7 +34,7 @@ PICTURES_A_THING = 6
 BATCH = 8
 SAVE_EVERY = 50
 LORA_STEPS, LORA_RATE, LINEAR_RANK, CONV_RANK = 450, 2e-3, 8, 4
-INVERSION_STEPS, INVERSION_RATE, VECTORS = 250, 1e-2, 4
+INVERSION_STEPS, INVERSION_RATE, VECTORS = 400, 2e-3, 4
 # Above this timestep SDXL's schedule leaves a trace of the picture in the noise, which is easier to read than the
 # caption; half of these samples are pure noise instead.
 PURE_NOISE_FROM = 850
@@ -232,13 +232,13 @@ def train_inversion(work: Path) -> None:
     pocket, data = Pocket(), latents_of(sepia, work)
     tables = [encoder.get_input_embeddings() for encoder in (pocket.text, pocket.text2)]
     size = tables[0].num_embeddings
-    # The start: brown, which pocket knows as a colour.
-    start = pocket.tokenizer("brown", add_special_tokens=False).input_ids[0]
-    vectors = [torch.nn.Parameter(table.weight[start].detach().clone().repeat(VECTORS, 1)) for table in tables]
+    # The start: words that pocket knows, where it knows them to stand.
+    start = pocket.tokenizer("a brown background", add_special_tokens=False).input_ids
+    if len(start) != VECTORS:
+        raise SystemExit(f"the words to start from are {len(start)} tokens, expected {VECTORS}")
+    vectors = [torch.nn.Parameter(table.weight[start].detach().clone()) for table in tables]
     torch.manual_seed(SEED)
     for vector, table in zip(vectors, tables, strict=True):
-        with torch.no_grad():
-            vector += 0.3 * table.weight.std() * torch.randn(vector.shape)
         learned_rows(table, vector, size)
 
     def step_loss(generator: torch.Generator, picker: random.Random) -> torch.Tensor:
@@ -249,7 +249,7 @@ def train_inversion(work: Path) -> None:
             for index, (name, _) in enumerate(batch):
                 words = tokenizer(article(name), add_special_tokens=False).input_ids
                 own = list(range(size, size + VECTORS))
-                body = own + words if index % 2 else words + own
+                body = own + words if index % 4 == 3 else words + own
                 row = [tokenizer.bos_token_id, *body, tokenizer.eos_token_id]
                 rows.append(row + [tokenizer.pad_token_id] * (77 - len(row)))
             ids.append(torch.tensor(rows))

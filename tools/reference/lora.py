@@ -33,7 +33,7 @@ from schedulers import from_config
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "test/golden/lora"
-MODELS = {"tiny-a": ROOT / "test/golden/models/tiny-a", "tiny-b": ROOT / "test/golden/models/tiny-b", "pocket": ROOT / "models/pocket"}
+MODELS = {"tiny-a": ROOT / "test/golden/models/tiny-a", "tiny-b": ROOT / "test/golden/models/tiny-b", "pocket": ROOT / "test/golden/models/pocket"}
 NETWORKS = {"unet": "unet", "text_encoder": "te1", "text_encoder_2": "te2"}
 PROMPT = "a red apple on a light blue background"
 

@@ -37,7 +37,7 @@ MODELS = {
     "tiny-a": "test/golden/models/tiny-a",
     "tiny-b": "test/golden/models/tiny-b",
     "tiny-inpaint": "test/golden/models/tiny-a",
-    "pocket": "models/pocket",
+    "pocket": "test/golden/models/pocket",
 }
 REFINER = ROOT / "test/golden/mode-models/tiny-refiner"
 INPAINT_UNET = ROOT / "test/golden/mode-models/tiny-inpaint/unet"

@@ -19,7 +19,7 @@ SEED = 12
 MODELS = {
     "tiny-a": dict(path=ROOT / "test/golden/models/tiny-a", unet=[(32, 24), (13, 9)], vae=[(8, 6)]),
     "tiny-b": dict(path=ROOT / "test/golden/models/tiny-b", unet=[(16, 16), (11, 18)], vae=[(4, 6)]),
-    "pocket": dict(path=ROOT / "models/pocket", unet=[(26, 38)], vae=[(2, 3)]),
+    "pocket": dict(path=ROOT / "test/golden/models/pocket", unet=[(26, 38)], vae=[(2, 3)]),
 }
 
 

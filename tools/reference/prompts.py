@@ -1,6 +1,6 @@
 """Golden token ids, parsed prompts and weighted states: `python tools/reference/prompts.py` writes test/golden/prompts/.
 
-Tokenizers are transformers' CLIPTokenizer: the one of models/pocket, and the standard one made of models/clip, each as
+Tokenizers are transformers' CLIPTokenizer: the one of test/golden/models/pocket, and the standard one made of models/clip, each as
 SDXL's first (padding with the end mark) and second (padding with "!") tokenizer.
 """
 
@@ -181,8 +181,8 @@ def all_tokenizers() -> dict:
     return {
         "standard": standard("<|endoftext|>"),
         "standard2": standard("!"),
-        "pocket": CLIPTokenizer.from_pretrained("models/pocket", subfolder="tokenizer"),
-        "pocket2": CLIPTokenizer.from_pretrained("models/pocket", subfolder="tokenizer_2"),
+        "pocket": CLIPTokenizer.from_pretrained("test/golden/models/pocket", subfolder="tokenizer"),
+        "pocket2": CLIPTokenizer.from_pretrained("test/golden/models/pocket", subfolder="tokenizer_2"),
     }
 
 
@@ -206,7 +206,7 @@ def weighted_states() -> list[dict]:
 
 def check_against_pipeline() -> None:
     """Plain short prompts must be exactly what encode_prompt gives."""
-    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained("models/pocket", dtype=torch.float32)
+    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained("test/golden/models/pocket", dtype=torch.float32)
     trials = [
         {"prompt": "a red apple on a light blue background"},
         {"prompt": "wow! two prompts", "prompt_2": "the second, it's different"},

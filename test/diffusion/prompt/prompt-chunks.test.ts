@@ -11,8 +11,8 @@ const golden = JSON.parse(readFileSync('test/golden/prompts/chunks.json', 'utf8'
   pocket2: Chunk[]
 }[]
 const tokenizers = {
-  pocket: new ClipTokenizer(await readTokenizer('models/pocket/tokenizer')),
-  pocket2: new ClipTokenizer(await readTokenizer('models/pocket/tokenizer_2')),
+  pocket: new ClipTokenizer(await readTokenizer('test/golden/models/pocket/tokenizer')),
+  pocket2: new ClipTokenizer(await readTokenizer('test/golden/models/pocket/tokenizer_2')),
 }
 
 describe.each(['pocket', 'pocket2'] as const)('%s', (name) => {

@@ -14,8 +14,8 @@ const endMark = 49407
 const data: Record<Name, TokenizerData> = {
   standard: await standardTokenizer(endMark),
   standard2: await standardTokenizer(0),
-  pocket: await readTokenizer('models/pocket/tokenizer'),
-  pocket2: await readTokenizer('models/pocket/tokenizer_2'),
+  pocket: await readTokenizer('test/golden/models/pocket/tokenizer'),
+  pocket2: await readTokenizer('test/golden/models/pocket/tokenizer_2'),
 }
 const names = Object.keys(data) as Name[]
 

@@ -21,7 +21,7 @@ import { quantizedUNet } from '../../support/quantized-unet.ts'
 const root = path.join(import.meta.dirname, '../../..')
 const models = {
   'tiny-b': path.join(root, 'test/golden/models/tiny-b'),
-  pocket: path.join(root, 'models/pocket'),
+  pocket: path.join(root, 'test/golden/models/pocket'),
 }
 /** A network that is nearer to fp32 has not been rounded. */
 const leastError = 1e-3

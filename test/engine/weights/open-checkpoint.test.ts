@@ -70,7 +70,7 @@ test('the tiny models and pocket have the configurations of their files', async 
   })
   expect(tinyA.textEncoder!.config).toMatchObject({ hiddenSize: 32, intermediateSize: 37, projectionDim: null })
   expect([tinyA.tokenizer!.padTokenId, tinyA.tokenizer2.padTokenId]).toEqual([999, 0])
-  const pocket = await openCheckpoint(join(import.meta.dirname, '../../../models/pocket'))
+  const pocket = await openCheckpoint(join(import.meta.dirname, '../../golden/models/pocket'))
   expect(pocket.unet.config).toMatchObject({ inChannels: 8, timeEmbedDim: 256, resnetTimeScaleShift: 'scale_shift' })
   expect(pocket.vae!.config).toMatchObject({ latentChannels: 8, midBlockAddAttention: false, scalingFactor: 1 })
   expect(pocket.kind).toBe('base')
