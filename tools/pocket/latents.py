@@ -70,12 +70,15 @@ def make(
 
 
 def scales(state: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is taken from each channel, and what it is divided by. Measured once, on the first file, and kept.
+    """What is taken from each channel, and what it is divided by. Measured once, on the first file, and kept;
+    nothing and one for an autoencoder that began as an exported one.
 
     Half whitened: a channel of a tenth of the largest one's deviation is brought to a third of it. Wholly whitened, the
     finest details would count as much as the colours; not at all, they would drown in the noise until the last steps.
     """
-    file = folder(state) / "scales.json"
+    file = state / "scales.json"
+    if not file.exists():
+        file = folder(state) / "scales.json"
     if not file.exists():
         first = sorted(folder(state).glob("1024x1024-*.safetensors"))
         if not first:

@@ -102,9 +102,10 @@ class Run:
         while not self.stopped:
             now = time.monotonic()
             worked = (time.process_time() - processor) / threads
-            part = (worked if time_allowed.of_processor else now - start) / (time_allowed.minutes * 60)
-            if part >= 1:
+            spent = worked if time_allowed.of_processor else now - start
+            if spent >= time_allowed.minutes * 60:
                 break
+            part = spent / (time_allowed.minutes * 60)
             falling = (
                 1
                 if cool == 0 or part < 1 - cool

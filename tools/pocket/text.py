@@ -60,11 +60,14 @@ def load_encoders(state: Path) -> tuple[nn.Module, nn.Module]:
     return first.eval(), second.eval()
 
 
-def train(state: Path, time_allowed: Time, device: torch.device, seed: int, batch: int) -> None:
+def train(state: Path, time_allowed: Time, device: torch.device, seed: int, start: Path | None, batch: int) -> None:
     """The stage text."""
     torch.manual_seed(seed)
     z, ids = load(state, "1024x1024-*")[(1024, 1024)]
     first, second = text_encoders(len(tokenizers(state)[0]))
+    if start and not (home(state) / "text.pt").exists():
+        for encoder, name in ((first, "text_encoder"), (second, "text_encoder_2")):
+            encoder.load_state_dict(type(encoder).from_pretrained(start / name, dtype=torch.float32).state_dict())
     for encoder in (first, second):
         encoder.set_attn_implementation("eager")
     modules = {"first": first, "second": second, "drawer": Drawer(), "pooled": pooled_drawer()}

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that draw pictures beside (default 0: none)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, help="samples a step (default: the stage's)")
-    parser.add_argument("--vae-start", type=Path, help="vae: a trained autoencoder's folder to start from")
+    parser.add_argument("--start", type=Path, help="vae, text, unet: a trained model's folder to start from")
     parser.add_argument("--mix", default="mostly-single", help="latents: which layouts (single, mostly-single, all)")
     parser.add_argument("--plain", type=float, help="latents: share of backgrounds of one colour")
     parser.add_argument("--count", type=int, default=4000, help="latents: how many scenes")
@@ -90,7 +90,7 @@ def main() -> None:
                 allowed,
                 device,
                 args.seed,
-                args.vae_start,
+                args.start and args.start / "vae",
                 args.batch or 8,
                 args.workers,
             )
@@ -119,11 +119,11 @@ def main() -> None:
         case "text":
             import text
 
-            text.train(args.state, allowed, device, args.seed, args.batch or 64)
+            text.train(args.state, allowed, device, args.seed, args.start, args.batch or 64)
         case "unet":
             import unet
 
-            unet.train(args.state, args.pattern, allowed, device, args.seed, args.batch or 32)
+            unet.train(args.state, args.pattern, allowed, device, args.seed, args.start, args.batch or 32)
         case "quality":
             import decoder
             from evaluate import sheet

@@ -97,7 +97,7 @@ def amounts(t: torch.Tensor) -> torch.Tensor:
     return torch.where((t >= NOISY) & (u < WITHOUT_TRACE + OTHER_AMOUNT), other, torch.ones(()))
 
 
-def train(state: Path, pattern: str, time_allowed: Time, device: torch.device, seed: int, batch: int) -> None:
+def train(state: Path, pattern: str, time_allowed: Time, device: torch.device, seed: int, start: Path | None, batch: int) -> None:
     """The stage unet."""
     torch.manual_seed(seed)
     data = load(state, pattern)
@@ -108,7 +108,9 @@ def train(state: Path, pattern: str, time_allowed: Time, device: torch.device, s
             pairs = [conditions(first, second, part.to(device)) for part in ids.split(100)]
         features[size] = tuple(torch.cat([p[i].bfloat16() for p in pairs]) for i in (0, 1))
     network = unet()
-    if not (home(state) / "unet.pt").exists():
+    if start:
+        network.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32).state_dict())
+    else:
         precondition(network)
     network.to(device, memory_format=torch.channels_last)
     run = Run(home(state) / "unet.pt", {"unet": network}, 1e-3, device, seed, 0.9985)

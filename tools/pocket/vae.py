@@ -7,6 +7,7 @@ sixteenth of training the whole.
 """
 
 import hashlib
+import json
 import math
 import random
 from functools import cache
@@ -65,6 +66,11 @@ def build() -> AutoencoderKL:
     for part in (vae.encoder.conv_in, vae.encoder.down_blocks[0], vae.encoder.down_blocks[1]):
         part.requires_grad_(False)
     return vae
+
+
+def keep_scales(state: Path) -> None:
+    """Note that latents are to be taken as they are: an exported autoencoder has their scaling in its own layers."""
+    (state / "scales.json").write_text(json.dumps({"mean": [0.0] * LATENTS, "divisor": [1.0] * LATENTS}))
 
 
 @torch.no_grad()
@@ -212,6 +218,8 @@ def train(
     vae, head = build(), colours()
     if start and not (state / "vae.pt").exists():
         widen(vae, start)
+        if AutoencoderKL.load_config(start)["latent_channels"] == LATENTS:
+            keep_scales(state)
         fit_head(vae, head, pictures(state, concepts, styles, random.Random(seed), 8, None))
     for part in (
         vae.decoder.up_blocks[3].upsamplers,
