@@ -1,4 +1,5 @@
 // Holds every import of src/ against the table of rooms in ARCHITECTURE.md, and the house rules that text can show.
+import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { isBuiltin } from 'node:module'
 import path from 'node:path'
@@ -195,6 +196,22 @@ describe('the house', () => {
     )
     expect(importers.map(({ file }) => file)).toEqual([])
     expect(filesWith(/\bprocess\.exitCode\b/).filter((file) => file !== 'main.ts')).toEqual([])
+  })
+
+  it('loads the libraries of the service only for commands that need them', () => {
+    const script = `
+      import { registerHooks } from 'node:module'
+      const loaded = []
+      registerHooks({ load: (url, context, next) => (loaded.push(url), next(url, context)) })
+      await import(process.argv[1])
+      console.log(JSON.stringify(loaded))`
+    const program = path.join(src, 'cli/program.ts')
+    const output = execFileSync(process.execPath, ['--input-type=module', '--eval', script, program])
+    const loaded = JSON.parse(output.toString()) as string[]
+    expect(loaded.some((url) => url.endsWith('/src/cli/generate.ts'))).toBe(true)
+    const packages = loaded.flatMap((url) => /\/node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url)?.[1] ?? [])
+    const ofTheService = [...Object.keys(rooms['service'].packages), ...Object.keys(rooms['http'].packages)]
+    expect([...new Set(packages)].filter((name) => ofTheService.includes(name))).toEqual([])
   })
 
   it('names its files kebab-case after nouns of the field', () => {

@@ -7,7 +7,6 @@ import { dataFolder } from '#service/db/data-folder.ts'
 import { openDatabase, type DatabasePlace } from '#service/db/database.ts'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
-import type { Terminal } from './terminal.ts'
 
 /** Options that every command about accounts and tokens has, as typed. */
 export type AdministrationOptions = { readonly data?: string; readonly json?: boolean }
@@ -43,22 +42,4 @@ function placeOf({ data }: AdministrationOptions, config: Config): DatabasePlace
   if (data !== undefined)
     throw new AppError('bad_argument', '--data names a folder, but DATABASE_URL names a server; only one can be meant')
   return { kind: 'postgres', url: config.databaseUrl }
-}
-
-/** Print an answer: as one JSON object, or as lines. */
-export function print(terminal: Terminal, json: boolean | undefined, answer: unknown, lines: () => string): void {
-  terminal.stdout.write(json ? `${JSON.stringify(answer)}\n` : `${lines()}\n`)
-}
-
-/** Rows under headings, columns as wide as their widest cell. */
-export function table(headings: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = headings.map((heading, column) => Math.max(heading.length, ...rows.map((row) => row[column].length)))
-  return [headings, ...rows]
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
 }

@@ -6,7 +6,7 @@ import { chooseHubFiles, type HubChoice } from '#service/assets/remote/hub-files
 import { openHubRepository, parseHubReference, type HubFile } from '#service/assets/remote/hub-repository.ts'
 import type { Config } from '../config.ts'
 import { AppError } from '../errors.ts'
-import { print, table } from './administration.ts'
+import { print, table } from './answer.ts'
 import { pulledModels, type LibraryOptions } from './asset-places.ts'
 import { formatBytes } from './doctor.ts'
 import { showDownload } from './download-bar.ts'

@@ -1,7 +1,8 @@
 // `sepia tokens`: the secrets that stand for accounts.
 import type { TokenEntry } from '#service/admin/admin-command.ts'
 import type { Config } from '../config.ts'
-import { print, table, withAdministrator, type AdministrationOptions } from './administration.ts'
+import { withAdministrator, type AdministrationOptions } from './administration.ts'
+import { print, table } from './answer.ts'
 import type { Terminal } from './terminal.ts'
 
 /** Options of `sepia tokens create`, as typed. */
