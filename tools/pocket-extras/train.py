@@ -1,7 +1,7 @@
 """Train what ships beside pocket: `python tools/pocket-extras/train.py` → models/public/.
 
-lora/pocket-blueprint.safetensors           a LoRA: everything becomes white lines on blue squared paper
-textual_inversion/pocket-sepia.safetensors  an inversion of 4 vectors: everything becomes an old brown photograph
+lora/pocket-blueprint.safetensors           a LoRA: everything becomes white on blue squared paper
+textual_inversion/pocket-sepia.safetensors  an inversion of 4 vectors: everything is printed on old brown paper
 
     python3 -m venv .venv && .venv/bin/pip install -r tools/reference/requirements.txt
     .venv/bin/python tools/pocket-extras/train.py [lora|inversion] [--threads 1] [--work FOLDER]
@@ -14,24 +14,31 @@ as fast when MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ are 8589934592.
 import argparse
 import json
 import random
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from drawings import SIDE, THINGS, blueprint, sepia
+from looks import SIDE, blueprint, sepia
+from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools/pocket"))
+from concepts import article, tier  # noqa: E402
+from sampler import open_model, sample  # noqa: E402
+
 POCKET = ROOT / "models/pocket"
 OUT = ROOT / "models/public"
 SEED = 20
-PICTURES_A_THING = 6
 BATCH = 8
+# So many of pocket's things are seen; the looks have to hold for the others too.
+THINGS = 40
 SAVE_EVERY = 50
 LORA_STEPS, LORA_RATE, LINEAR_RANK, CONV_RANK = 450, 2e-3, 8, 4
 INVERSION_STEPS, INVERSION_RATE, VECTORS = 400, 2e-3, 4
@@ -82,29 +89,33 @@ class Pocket:
         return (weight * (predicted - target) ** 2).mean()
 
 
-def latents_of(look, work: Path) -> list[tuple[str, torch.Tensor]]:
-    """The training set: a thing's name and its picture's latents, drawn and encoded once."""
+def latents_of(look: Callable[[Image.Image], Image.Image], work: Path) -> list[tuple[str, torch.Tensor]]:
+    """The training set: things' names, and the latents of pocket's own pictures of them in a look. Made once."""
     file = work / f"{look.__name__}-latents.pt"
     if file.exists():
         return torch.load(file)
     vae = AutoencoderKL.from_pretrained(POCKET / "vae", torch_dtype=torch.float32)
-    rng = random.Random(SEED)
     found = []
-    for name in THINGS:
-        for index in range(PICTURES_A_THING):
-            picture = look(name, rng)
-            if index == 0:
-                picture.resize((256, 256)).save(work / f"{look.__name__}-{name.replace(' ', '-')}.png")
-            pixels = torch.from_numpy(np.asarray(picture).astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-            with torch.no_grad():
-                latents = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
-            found.append((name, latents[0]))
+    for name, picture in pictures(work):
+        changed = look(picture)
+        changed.resize((256, 256)).save(work / f"{look.__name__}-{name.replace(' ', '-')}.png")
+        pixels = torch.from_numpy(np.asarray(changed).astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            latents = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
+        found.append((name, latents[0]))
     torch.save(found, file)
     return found
 
 
-def article(name: str) -> str:
-    return f"an {name}" if name[0] in "aeiou" and name != "unicorn" else f"a {name}"
+def pictures(work: Path) -> list[tuple[str, Image.Image]]:
+    """Pocket's own pictures of single things, with their names; drawn once."""
+    file = work / "pictures.pt"
+    names = [concept["words"][0] for concept in tier(64)[:THINGS]]
+    if not file.exists():
+        model = open_model(POCKET, torch.device("cpu"))
+        torch.save(sample(model, [article(name) for name in names], SEED, 20, 6.0), file)
+    pixels = ((torch.load(file).clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    return [(name, Image.fromarray(one)) for name, one in zip(names, pixels, strict=True)]
 
 
 def module_names() -> list[str]:

@@ -50,10 +50,8 @@ def check_vae() -> None:
     h = vae.decode_inner(network, z)
     h = h / h.abs().max()
     wanted = F.interpolate(head(h), scale_factor=4, mode="bilinear")
-    inner = (..., slice(8, -8), slice(8, -8))
-    check(
-        "outer levels against bilinear, of 2", float((vae.decode_outer(network, h) - wanted)[inner].abs().max()), 0.05
-    )
+    # The border too, which padding with zeros alone would darken by a quarter at each level.
+    check("outer levels against bilinear, of 2", float((vae.decode_outer(network, h) - wanted).abs().max()), 0.05)
     before = network.decode(z).sample
     mean, divisor = torch.randn(vae.LATENTS), torch.rand(vae.LATENTS) + 0.5
     fold(network, mean, divisor)
