@@ -21,7 +21,7 @@ export const precisions = ['fp32', 'fp16', 'bf16', 'int8'] as const
 export type Precision = (typeof precisions)[number]
 
 /** The number format of a graph's floating-point values, and of the weights that are stored for it. */
-export type FloatFormat = 'fp32' | 'fp16'
+export type FloatFormat = 'fp32' | 'fp16' | 'bf16'
 
 /** What a session rounds an fp32 graph's values to on the way: nothing (`graph`), or what its device has units for. */
 export type Arithmetic = 'graph' | 'bf16' | 'fp16'

@@ -158,6 +158,8 @@ export function networkArithmetic(
       ? { backend, precision: 'fp32', arithmetic: 'fp16' }
       : { backend, precision: 'fp16', arithmetic: 'graph' }
   }
+  // Stored and emitted in bf16, half as many bytes are read and packed as of an fp32 graph that is rounded on the way.
+  if (precision === 'bf16' && device === 'cpu') return { backend, precision: 'bf16', arithmetic: 'bf16' }
   const hasBf16 = backend === 'openvino' && openvino !== null && 'formats' in openvino && openvino.formats.has('BF16')
   const isRounded = precision === 'bf16' || (precision === 'int8' && hasBf16)
   return { backend, precision: 'fp32', arithmetic: isRounded ? 'bf16' : 'graph' }

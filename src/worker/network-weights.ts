@@ -3,7 +3,7 @@ import type { FloatFormat } from '#engine/backend.ts'
 import type { Quantization } from '#engine/quantize/quantization.ts'
 import { quantizeWeights } from '#engine/quantize/quantized-weights.ts'
 import type { PreparedWeights } from '#engine/weights/cached-weights.ts'
-import type { Component, GraphWeights, Weights } from '#engine/weights/checkpoint.ts'
+import type { Component, GraphWeights, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
 import { mergeWeights } from '#engine/weights/lora/merged-weights.ts'
 import type { NetworkLoras, WeightMerge } from '#engine/weights/lora/network-loras.ts'
 import { prepareWeights, type PrepareOptions } from '#engine/weights/prepared-cache.ts'
@@ -18,12 +18,14 @@ export type WeightsOrder = {
   readonly loras: NetworkLoras | null
 }
 
+const dtypes = { fp32: 'F32', fp16: 'F16', bf16: 'BF16' } as const satisfies Record<FloatFormat, WeightDType>
+
 /** The weights for a graph, made where they are not in the cache. Throws as prepareWeights, mergeWeights, quantizeWeights. */
 export async function networkWeights(
   { component, hash, precision, quantization, loras }: WeightsOrder,
   cache: Omit<PrepareOptions, 'dtype'>,
 ): Promise<PreparedWeights<GraphWeights>> {
-  const options = { ...cache, dtype: precision === 'fp16' ? 'F16' : 'F32' } as const
+  const options = { ...cache, dtype: dtypes[precision] }
   const merge = loras?.merge ?? null
   if (!quantization) {
     const prepared = await prepareWeights(component, hash, options)

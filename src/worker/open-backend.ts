@@ -1,4 +1,5 @@
 import type { Backend, BackendName } from '#engine/backend.ts'
+import { returnLargeBlocks } from '#engine/backends/large-blocks.ts'
 import { externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import { AppError } from '../errors.ts'
 import { chooseEngine, type ChosenEngine } from './engine-choice.ts'
@@ -19,6 +20,7 @@ export type OpenEngine = {
  * Throws `device_unavailable`.
  */
 export async function openEngine(settings: EngineSettings): Promise<OpenEngine> {
+  returnLargeBlocks()
   const choice = await chooseEngine(settings)
   const { cacheDir, cacheLimitBytes: limitBytes, device, scratchDir, threads } = settings
   const options = { threads, externalDataRoot: externalDataRoot(cacheDir) }

@@ -217,7 +217,9 @@ export class PipelineCache implements AsyncDisposable {
     const { weights } = prepared
     try {
       if (loras !== null) await this.#closeVariants(`${plainKey} loras `)
-      await this.makeRoom(activationBytes + privateWeightBytes(weights, { arithmetic, backend, quantization }))
+      await this.makeRoom(
+        activationBytes + privateWeightBytes(weights, { arithmetic, backend, precision, quantization }),
+      )
       onProgress({ phase: 'load', component: component.name })
       const network = await request.load(
         { backend, config: component.config, weights, precision, arithmetic, quantization, keepCompiled: isUsual },

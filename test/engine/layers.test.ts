@@ -1,4 +1,4 @@
-// Each layer against torch and diffusers (tools/reference/layers.py), in fp32 and fp16.
+// Each layer against torch and diffusers (tools/reference/layers.py), in fp32, fp16 and bf16.
 import { beforeAll, describe, expect, test } from 'vitest'
 import { GraphBuilder, type Value } from '#engine/onnx/graph-builder.ts'
 import {
@@ -20,6 +20,7 @@ import type { StoredTensor } from '#engine/weights/checkpoint.ts'
 import { backendNames, type BackendName, type FloatFormat } from '#engine/backend.ts'
 import type { Tensor } from '#tensor/tensor.ts'
 import { readGolden, relativeError, runGraph, weightsInMemory } from '../support/golden.ts'
+import { hasBf16 } from '../support/openvino.ts'
 
 let golden: Map<string, Tensor>
 beforeAll(async () => {
@@ -63,6 +64,8 @@ const cases: Record<string, Emit> = {
   'vae-attention': (g, { x }) => vaeSelfAttention({ g, attention: 'fused', normNumGroups: 4 }, x, 'm'),
 }
 
+const storedAs = { fp32: 'F32', fp16: 'F16', bf16: 'BF16' } as const
+
 async function run(name: string, precision: FloatFormat, backend: BackendName = 'onnxruntime'): Promise<number> {
   const g = new GraphBuilder(name, precision)
   const inputs: Record<string, Value> = {}
@@ -80,8 +83,9 @@ async function run(name: string, precision: FloatFormat, backend: BackendName = 
     }
   }
   g.output('y', cases[name](g, inputs))
-  const stored = await weightsInMemory(weights, precision === 'fp16' ? 'F16' : 'F32')
-  const { y } = await runGraph(g.finish(), stored, feeds, backend)
+  const stored = await weightsInMemory(weights, storedAs[precision])
+  const arithmetic = precision === 'bf16' ? 'bf16' : 'graph'
+  const { y } = await runGraph(g.finish(), stored, feeds, backend, arithmetic)
   return relativeError(y, golden.get(`${name}/y`)!)
 }
 
@@ -94,6 +98,10 @@ describe('layers equal the reference', () => {
   })
   test.each(Object.keys(cases))('%s in fp16', async (name) => {
     expect(await run(name, 'fp16')).toBeLessThan(3e-3)
+  })
+  test.each(Object.keys(cases))('%s in bf16 on OpenVINO', async (name) => {
+    if (!hasBf16()) return console.warn('not run here: this CPU has no bf16')
+    expect(await run(name, 'bf16', 'openvino')).toBeLessThan(2e-2)
   })
   test('every case of the fixture is tested', () => {
     expect(new Set([...golden.keys()].map((key) => key.split('/')[0]))).toEqual(new Set(Object.keys(cases)))

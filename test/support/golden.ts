@@ -1,10 +1,11 @@
 // Reading fixtures and comparing with them.
 import { join } from 'node:path'
 import { expect } from 'vitest'
+import { f32ToBf16 } from '#tensor/dtype.ts'
 import { openSafetensors, readTensorBytes, readTensorF32 } from '#tensor/safetensors.ts'
 import type { Tensor } from '#tensor/tensor.ts'
 import type { Arithmetic, BackendName, Feed } from '#engine/backend.ts'
-import type { GraphWeights, Weights, StoredTensor } from '#engine/weights/checkpoint.ts'
+import type { GraphWeights, StoredTensor, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
 import type { Graph } from '#engine/onnx/graph-builder.ts'
 import { bindWeights } from '#engine/onnx/bind-weights.ts'
 
@@ -45,12 +46,12 @@ export async function readGoldenBytes(
   return tensors
 }
 
-/** Every weight as fp32 (or fp16) bytes in memory, for graphs that are compared with the reference. */
-export async function weightsInMemory(weights: Weights, dtype: 'F32' | 'F16' = 'F32'): Promise<Weights> {
+/** Every weight as bytes of a number format in memory, for graphs that are compared with the reference. */
+export async function weightsInMemory(weights: Weights, dtype: WeightDType = 'F32'): Promise<Weights> {
   const loaded = new Map<string, StoredTensor>()
   for (const [key, stored] of weights) {
     const { data } = await readTensorF32(stored)
-    const array = dtype === 'F32' ? data : new Float16Array(data)
+    const array = roundedTo(dtype, data)
     loaded.set(key, {
       dtype,
       shape: stored.shape,
@@ -58,6 +59,14 @@ export async function weightsInMemory(weights: Weights, dtype: 'F32' | 'F16' = '
     })
   }
   return loaded
+}
+
+function roundedTo(dtype: WeightDType, data: Float32Array): Float32Array | Float16Array | Uint16Array {
+  if (dtype === 'F32') return data
+  if (dtype === 'F16') return new Float16Array(data)
+  const words = new Uint16Array(data.length)
+  f32ToBf16(data, words)
+  return words
 }
 
 /** One run of a graph on the CPU. */

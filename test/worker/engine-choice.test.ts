@@ -76,7 +76,9 @@ it('the VAE is never rounded, and text encoders run mapped where OpenVINO has th
   expect(networkArithmetic('vae', onnxruntime, 'cuda')).toEqual(exact)
   expect(networkArithmetic('unet', onnxruntime, 'cuda').precision).toBe('fp16')
   const bf16 = { backend: 'openvino', precision: 'bf16', openvino: modern } as const
-  expect(networkArithmetic('unet', bf16, 'cpu')).toEqual({ backend: 'openvino', precision: 'fp32', arithmetic: 'bf16' })
+  expect(networkArithmetic('unet', bf16, 'cpu')).toEqual({ backend: 'openvino', precision: 'bf16', arithmetic: 'bf16' })
+  const int8 = { ...bf16, precision: 'int8' } as const
+  expect(networkArithmetic('unet', int8, 'cpu')).toEqual({ backend: 'openvino', precision: 'fp32', arithmetic: 'bf16' })
   expect(networkArithmetic('vae', bf16, 'cpu')).toEqual({ ...exact, backend: 'openvino' })
   expect(networkArithmetic('textEncoder', bf16, 'cpu')).toEqual(exact)
   const fp16 = { ...bf16, precision: 'fp16' } as const

@@ -6,7 +6,7 @@ import { AppError } from '../../errors.ts'
 import type { Arithmetic, Backend, Device, Feed, Session } from '../backend.ts'
 import { modelOutputs, type ModelOutput } from '../onnx/model-outputs.ts'
 import type { CacheOptions } from '../weights/kept-file.ts'
-import { canKeepCompiled, openCompiled } from './openvino-compiled.ts'
+import { canKeepCompiled, openCompiled, type OpenCompiled } from './openvino-compiled.ts'
 import { loadOpenvino, OpenvinoError, type Handle, type OpenvinoLibrary } from './openvino-library.ts'
 import type { OpenvinoPlace } from './openvino-places.ts'
 
@@ -109,14 +109,27 @@ async function createSession(
   const compile = (): Promise<Compiled> => compileModel(library, model, options, properties)
   try {
     using owned = new DisposableStack()
-    const compiled =
+    const kept =
       cache && keptBytes !== undefined && device === 'cpu' && canKeepCompiled(library)
-        ? owned.use(await openCompiled({ library, model, properties, cache, sizeBytes: keptBytes }, compile)).compiled
-        : owned.adopt(await compile(), (made) => library.freeCompiled(made))
+        ? await keepWhereThereIsRoom({ library, model, properties, cache, sizeBytes: keptBytes }, compile)
+        : null
+    const compiled = kept
+      ? owned.use(kept).compiled
+      : owned.adopt(await compile(), (made) => library.freeCompiled(made))
     const request = owned.adopt(library.createRequest(compiled), (made) => library.freeRequest(made))
     return openSession(library, request, modelOutputs(model), owned.move())
   } catch (error) {
     throw backendError(error, 'a network cannot be loaded')
+  }
+}
+
+/** The network out of the cache folder; null where the disk has no room for it there. */
+async function keepWhereThereIsRoom(...order: Parameters<typeof openCompiled>): Promise<OpenCompiled | null> {
+  try {
+    return await openCompiled(...order)
+  } catch (error) {
+    if (error instanceof AppError && error.code === 'disk_full') return null
+    throw error
   }
 }
 

@@ -31,9 +31,11 @@ export async function createSession(
   graph: Graph,
   options: Omit<SessionOptions, 'arithmetic' | 'keptBytes'>,
 ): Promise<Session> {
-  const { arithmetic, backend, keepCompiled, quantization, weights } = source
-  // OpenVINO looks for what it can compute in 8-bit integers much longer than it packs weights.
-  const keptBytes = keepCompiled && quantization ? weightBytes(weights) : undefined
+  const { arithmetic, backend, keepCompiled, precision, quantization, weights } = source
+  // OpenVINO looks for what it can compute in 8-bit integers much longer than it packs weights, and rewrites a graph of
+  // bf16 about as long.
+  const isWorthKeeping = quantization !== undefined || precision === 'bf16'
+  const keptBytes = keepCompiled && isWorthKeeping ? weightBytes(weights) : undefined
   const create = (): Promise<Session> =>
     backend.create(bindWeights(graph, weights), { ...options, arithmetic, keptBytes })
   return backend.name === 'openvino' ? await releasingPages(filesOf(weights), create) : await create()
@@ -51,9 +53,14 @@ export function areLarge(weights: GraphWeights): boolean {
  */
 export function privateWeightBytes(
   weights: GraphWeights,
-  { arithmetic, backend, quantization }: Pick<NetworkSource<unknown>, 'arithmetic' | 'backend' | 'quantization'>,
+  {
+    arithmetic,
+    backend,
+    precision,
+    quantization,
+  }: Pick<NetworkSource<unknown>, 'arithmetic' | 'backend' | 'precision' | 'quantization'>,
 ): number {
-  const isHalved = arithmetic !== 'graph' && !quantization
+  const isHalved = arithmetic !== 'graph' && precision === 'fp32' && !quantization
   if (backend.name === 'openvino') return weightBytes(weights) * (isHalved ? 0.5 : 1)
   return areLarge(weights) && !quantization ? 0 : weightBytes(weights)
 }

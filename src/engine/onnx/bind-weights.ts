@@ -9,6 +9,7 @@ import { encodeModel, type TensorProto } from './proto.ts'
 const formats = {
   fp32: { stored: 'F32', type: 'float', elementBytes: 4 },
   fp16: { stored: 'F16', type: 'float16', elementBytes: 2 },
+  bf16: { stored: 'BF16', type: 'bfloat16', elementBytes: 2 },
   int8: { stored: 'I8', type: 'int8', elementBytes: 1 },
 } as const
 

@@ -1,10 +1,18 @@
 // A graph is written front to back: every call adds one node and returns the value that it computes. Shapes are known
 // at build time and travel with the values, so a wrong channel count is an error here, with the weight's name.
+import { f32ToBf16 } from '#tensor/dtype.ts'
 import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import type { FloatFormat } from '../backend.ts'
 import type { Quantization } from '../quantize/quantization.ts'
-import type { Attribute, ElementType, NodeProto, TensorProto, ValueInfoProto } from './proto.ts'
+import {
+  elementTypes,
+  type Attribute,
+  type ElementType,
+  type NodeProto,
+  type TensorProto,
+  type ValueInfoProto,
+} from './proto.ts'
 
 /** What a node computes: its name in the graph and its shape. */
 export type Value = { readonly name: string; readonly shape: readonly number[] }
@@ -41,6 +49,12 @@ export type NodeOptions = {
   readonly name?: string
 }
 
+/** How ONNX calls a graph's number format. */
+const floatTypes = { fp32: 'float', fp16: 'float16', bf16: 'bfloat16' } as const satisfies Record<
+  FloatFormat,
+  ElementType
+>
+
 export class GraphBuilder {
   readonly name: string
   readonly precision: FloatFormat
@@ -74,14 +88,14 @@ export class GraphBuilder {
 
   /** The element type of weights and activations. */
   get floatType(): ElementType {
-    return this.precision === 'fp16' ? 'float16' : 'float'
+    return floatTypes[this.precision]
   }
 
   /** A floating-point input; callers always feed fp32. A named dimension may differ from run to run. */
   input(name: string, shape: readonly (number | string)[]): Value {
     this.#inputs.push({ name, type: 'float', shape })
     const value = { name, shape: shape.map((size) => (typeof size === 'string' ? -1 : size)) }
-    return this.precision === 'fp16' ? this.#cast(value, 'float16') : value
+    return this.precision === 'fp32' ? value : this.#cast(value, this.floatType)
   }
 
   /** An input of positions or indexes. */
@@ -92,10 +106,10 @@ export class GraphBuilder {
 
   /** Name `value` as an output; callers always get fp32. */
   output(name: string, value: Value): void {
-    if (this.precision === 'fp16') {
-      this.#add('Cast', [value.name], [name], { to: 1 }, '', name)
-    } else {
+    if (this.precision === 'fp32') {
       this.#add('Identity', [value.name], [name], {}, '', name)
+    } else {
+      this.#add('Cast', [value.name], [name], { to: elementTypes.float }, '', name)
     }
     this.#outputs.push({ name, type: 'float', shape: value.shape })
   }
@@ -132,8 +146,7 @@ export class GraphBuilder {
 
   /** A small floating-point constant in the graph's precision. */
   floats(name: string, shape: readonly number[], values: readonly number[]): Value {
-    const array = this.precision === 'fp16' ? new Float16Array(values) : new Float32Array(values)
-    const data = new Uint8Array(array.buffer)
+    const data = new Uint8Array(rounded(values, this.precision).buffer)
     this.#constants.set(name, { name, type: this.floatType, shape, data })
     return { name, shape }
   }
@@ -230,8 +243,8 @@ export class GraphBuilder {
     return { name, shape: use.readAs }
   }
 
-  #cast(value: Value, type: 'float16' | 'float'): Value {
-    return this.node('Cast', [value], value.shape, { attributes: { to: type === 'float16' ? 10 : 1 } })
+  #cast(value: Value, type: ElementType): Value {
+    return this.node('Cast', [value], value.shape, { attributes: { to: elementTypes[type] } })
   }
 
   #add(
@@ -244,6 +257,15 @@ export class GraphBuilder {
   ): void {
     this.#nodes.push({ name, opType, domain, inputs, outputs, attributes })
   }
+}
+
+function rounded(values: readonly number[], precision: FloatFormat): Float32Array | Float16Array | Uint16Array {
+  if (precision === 'fp16') return new Float16Array(values)
+  const floats = new Float32Array(values)
+  if (precision === 'fp32') return floats
+  const words = new Uint16Array(values.length)
+  f32ToBf16(floats, words)
+  return words
 }
 
 function broadcast(a: Value, b: Value): readonly number[] {

@@ -29,13 +29,13 @@ export function linear(
   if (layer) y = int8Linear(g, x, layer, path, outFeatures, { bias })
   else {
     const weight = g.weight(`${path}.weight`, [outFeatures, inFeatures])
-    const inputs = bias ? [x, weight, g.weight(`${path}.bias`, [outFeatures])] : [x, weight]
-    y = g.node('Gemm', inputs, [rows, outFeatures], { attributes: { transB: 1 }, name: path })
+    y = product(g, x, weight, bias ? g.weight(`${path}.bias`, [outFeatures]) : null, path)
   }
   if (!g.loraTargets.has(path)) return y
   const a = g.input(`${path}.lora_A`, [inFeatures, `${path}.rank`])
   const b = g.input(`${path}.lora_B`, [`${path}.rank`, outFeatures])
   const down = g.node('MatMul', [x, a], [rows, -1], { name: path })
+  if (g.precision === 'bf16') return g.add(y, g.node('MatMul', [down, b], [rows, outFeatures], { name: path }))
   // With y as its third input the product is added where it is computed, without a pass of its own.
   return g.node('Gemm', [down, b, y], [rows, outFeatures], { name: path })
 }
@@ -45,12 +45,23 @@ export function linearHalf(g: GraphBuilder, x: Value, path: string, outFeatures:
   g.layerInputs.set(path, { value: x, kernel: 1 })
   const layer = g.quantization?.layers.get(path)
   if (layer) return int8Linear(g, x, layer, path, outFeatures, { share: { index, of: 2 } })
-  const [rows, inFeatures] = x.shape
+  const inFeatures = x.shape[1]
   const count = outFeatures / 2
   const first = index * count
   const weight = g.weightRows(`${path}.weight`, [outFeatures, inFeatures], first, count)
   const bias = g.weightRows(`${path}.bias`, [outFeatures], first, count)
-  return g.node('Gemm', [x, weight, bias], [rows, count], { attributes: { transB: 1 }, name: path })
+  return product(g, x, weight, bias, path)
+}
+
+/** x·Wᵀ + b. (N, in), (out, in), (out) → (N, out) */
+function product(g: GraphBuilder, x: Value, weight: Value, bias: Value | null, path: string): Value {
+  const shape = [x.shape[0], weight.shape[0]]
+  // Of a Gemm in bf16 OpenVINO's frontend makes a copy of the weights, multiplied by alpha's 1.
+  if (g.precision === 'bf16') {
+    const y = g.node('MatMul', [x, g.transpose(weight, [1, 0])], shape, { name: path })
+    return bias ? g.add(y, bias) : y
+  }
+  return g.node('Gemm', bias ? [x, weight, bias] : [x, weight], shape, { attributes: { transB: 1 }, name: path })
 }
 
 /**
@@ -142,6 +153,11 @@ export function gelu(g: GraphBuilder, x: Value): Value {
 }
 
 function sigmoidUnit(g: GraphBuilder, x: Value, alpha: number): Value {
+  // OpenVINO's frontend has no QuickGelu of bf16, and makes one kernel of these as well.
+  if (g.precision === 'bf16') {
+    const scaled = alpha === 1 ? x : g.multiply(x, g.floats(`alpha[${alpha}]`, [], [alpha]))
+    return g.multiply(x, g.node('Sigmoid', [scaled], x.shape))
+  }
   return g.node('QuickGelu', [x], x.shape, { domain: 'com.microsoft', attributes: { alpha: { float: alpha } } })
 }
 

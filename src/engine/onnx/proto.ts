@@ -3,7 +3,7 @@
 // https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 
 /** TensorProto.DataType. */
-export const elementTypes = { float: 1, uint8: 2, int8: 3, int64: 7, float16: 10 } as const
+export const elementTypes = { float: 1, uint8: 2, int8: 3, int64: 7, float16: 10, bfloat16: 16 } as const
 export type ElementType = keyof typeof elementTypes
 
 /** AttributeProto: a plain number is an integer; fractions are wrapped, so that 1 and 1.0 stay apart. */

@@ -3,7 +3,7 @@ import { open, type FileHandle } from 'node:fs/promises'
 import type { SafetensorsLayout } from '#tensor/safetensors-writer.ts'
 import { openSafetensors } from '#tensor/safetensors.ts'
 import { AppError } from '../../errors.ts'
-import type { GraphWeights, Weights } from './checkpoint.ts'
+import type { GraphWeights, WeightDType, Weights } from './checkpoint.ts'
 import { keptFile, type CacheOptions } from './kept-file.ts'
 
 /** Part of every cached file's name: raised when the same checkpoint has to be prepared differently. */
@@ -17,7 +17,7 @@ export type CachedFile = {
   /** 64 hexadecimal digits that tell the contents. */
   readonly hash: string
   /** What the file's name says of its number format. */
-  readonly dtype: 'F32' | 'F16' | 'I8'
+  readonly dtype: WeightDType | 'I8'
   readonly layout: SafetensorsLayout
   /** What it is prepared from, for messages. */
   readonly name: string
@@ -25,7 +25,7 @@ export type CachedFile = {
 
 /** The weights of a file of the cache whose tensors are all in its number format, see {@link cachedFile}. */
 export async function cachedWeights(
-  wanted: CachedFile & { readonly dtype: 'F32' | 'F16' },
+  wanted: CachedFile & { readonly dtype: WeightDType },
   options: CacheOptions,
   write: (handle: FileHandle) => Promise<void>,
   freeBytes?: (folder: string) => Promise<number>,

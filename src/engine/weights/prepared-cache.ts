@@ -1,7 +1,7 @@
 // Weights in the format that the graphs compute in. A checkpoint that has it already is read where it lies; any other is
 // converted once into the cache folder, as one safetensors file a component, which onnxruntime then maps from disk.
 import type { FileHandle } from 'node:fs/promises'
-import { f32ToF16, toF32 } from '#tensor/dtype.ts'
+import { toF32 } from '#tensor/dtype.ts'
 import {
   layoutSafetensors,
   writeSafetensors,
@@ -10,7 +10,8 @@ import {
 } from '#tensor/safetensors-writer.ts'
 import { AppError } from '../../errors.ts'
 import { cachedWeights, type PreparedWeights } from './cached-weights.ts'
-import type { Component, StoredTensor } from './checkpoint.ts'
+import type { Component, StoredTensor, WeightDType } from './checkpoint.ts'
+import { halfFormats, type HalfDType } from './half-formats.ts'
 import { componentHash } from './hash.ts'
 import type { CacheOptions } from './kept-file.ts'
 import { inFileOrder, storedLength, streamTensors, type TensorPiece } from './tensor-stream.ts'
@@ -22,7 +23,7 @@ export const tokenTable = 'text_model.embeddings.token_embedding.weight'
 const pieceBytes = 8 * 1024 * 1024
 
 export type PrepareOptions = CacheOptions & {
-  readonly dtype: 'F32' | 'F16'
+  readonly dtype: WeightDType
   /** Called after each piece of the work, with bytes of the source; never when nothing is to be done. */
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void
 }
@@ -33,7 +34,7 @@ export type PrepareOptions = CacheOptions & {
  * they are returned as they are; otherwise they point into a file of the cache, made by the first caller while others
  * wait. Map them soon: another process may evict a file that was not used for ten seconds. `freeBytes` tells what the
  * folder's disk has left. Throws `disk_full`, `cache_unwritable`, `bad_file` when the source is cut off or has changed,
- * and `not_finite` when a weight is too large for fp16.
+ * and `not_finite` when a weight is too large for `dtype`.
  */
 export async function prepareWeights(
   component: Component<object>,
@@ -105,10 +106,10 @@ type Converted = {
 }
 
 /** Each piece in `dtype`; its bytes are valid until the next but one is asked for. */
-async function* convert(pieces: AsyncIterable<TensorPiece>, dtype: 'F32' | 'F16'): AsyncGenerator<Converted> {
+async function* convert(pieces: AsyncIterable<TensorPiece>, dtype: WeightDType): AsyncGenerator<Converted> {
   // The largest growth is 16 to 32 bits. Two of them: one is written while the other is filled.
   const outputs = [new ArrayBuffer(2 * pieceBytes), new ArrayBuffer(2 * pieceBytes)] as const
-  const between = dtype === 'F16' ? new Float32Array(pieceBytes / 2) : new Float32Array(0)
+  const between = new Float32Array(dtype === 'F32' ? 0 : pieceBytes / 2)
   let turn = 0
   for await (const { name, tensor, bytes, last } of pieces) {
     const output = outputs[turn++ % 2]
@@ -117,18 +118,16 @@ async function* convert(pieces: AsyncIterable<TensorPiece>, dtype: 'F32' | 'F16'
     const result = new Uint8Array(output, 0, size)
     if (tensor.dtype === dtype) result.set(bytes)
     else if (dtype === 'F32') toF32(tensor.dtype, bytes, new Float32Array(output, 0, count))
-    else halve(name, toF32(tensor.dtype, bytes, between.subarray(0, count)), new Uint16Array(output, 0, count))
+    else halve(name, dtype, toF32(tensor.dtype, bytes, between.subarray(0, count)), new Uint16Array(output, 0, count))
     yield { name, bytes: result, sourceBytes: bytes.length, last }
   }
 }
 
-function halve(name: string, values: Float32Array, out: Uint16Array): void {
-  if (f32ToF16(values, out) === 0) return
+function halve(name: string, dtype: HalfDType, values: Float32Array, out: Uint16Array): void {
+  const { ends, round } = halfFormats[dtype]
+  if (round(values, out) === 0) return
   const largest = values.reduce((max, value) => Math.max(max, Math.abs(value)), 0)
-  throw new AppError(
-    'not_finite',
-    `precision: weight "${name}" holds ±${largest}, fp16 ends at ±65504; this model needs fp32`,
-  )
+  throw new AppError('not_finite', `precision: weight "${name}" holds ±${largest}, ${ends}; this model needs fp32`)
 }
 
 /** The same items, with the next one under way while the caller works on the current one. */

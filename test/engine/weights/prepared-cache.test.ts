@@ -23,7 +23,7 @@ import { WEIGHTS_VERSION, type PreparedWeights } from '#engine/weights/cached-we
 import type { Component, StoredTensor, WeightDType, Weights } from '#engine/weights/checkpoint.ts'
 import { componentHash } from '#engine/weights/hash.ts'
 import { prepareWeights, tokenTable, type PrepareOptions } from '#engine/weights/prepared-cache.ts'
-import { openSafetensors, readTensorBytes } from '#tensor/safetensors.ts'
+import { openSafetensors, readTensorBytes, readTensorF32 } from '#tensor/safetensors.ts'
 import { createScratch } from '#worker/scratch-folder.ts'
 import type { AppError } from '../../../src/errors.ts'
 import { componentOf } from '../../support/component-of.ts'
@@ -154,6 +154,24 @@ describe('what is prepared', () => {
     const component = await componentOf('unet', tinyA)
     const prepared = await prepare(component, { dtype: 'F16' })
     expect(await differences(prepared, component.weights, toHalf)).toEqual([])
+  })
+
+  it('converts to bf16, rounding to the nearest', async () => {
+    const component = inMemory({
+      f16: { dtype: 'F16', values: Float16Array.of(1, -2.5, 65504), shape: [3] },
+      // Halfway between two numbers of bf16, to the even one; then just above.
+      f32: { dtype: 'F32', values: Float32Array.of(1 + 2 ** -8, 1 + 2 ** -8 + 2 ** -20, 1e38), shape: [3] },
+    })
+    const prepared = await prepare(component, { dtype: 'BF16' })
+    expect(prepared.get('f16')).toMatchObject({ dtype: 'BF16', shape: [3] })
+    const values = async (name: string) => [...(await readTensorF32(prepared.get(name)!)).data]
+    expect(await values('f16')).toEqual([1, -2.5, 65536])
+    expect(await values('f32')).toEqual([1, 1 + 2 ** -7, expect.closeTo(1e38, -36)])
+    const large = inMemory({ big: { dtype: 'F32', values: Float32Array.of(3.4e38), shape: [1] } })
+    await expect(prepare(large, { dtype: 'BF16' })).rejects.toMatchObject({
+      code: 'not_finite',
+      message: expect.stringMatching(/"big" holds ±3\.\d+e\+38, bf16 ends at ±3\.39e38; this model needs fp32$/),
+    })
   })
 
   it('converts bf16 to both, mixes formats, and writes tensors that were in memory', async () => {

@@ -1,12 +1,12 @@
 // Changes that are no product of two matrices are added to the weights, once a set of LoRAs and strengths. Only the
 // changed tensors are written, into a file of the cache like any other; the rest stays where it is.
 import { createHash } from 'node:crypto'
-import { f32ToF16 } from '#tensor/dtype.ts'
 import { layoutSafetensors, writeSafetensors, type NewTensor } from '#tensor/safetensors-writer.ts'
 import { readTensorF32 } from '#tensor/safetensors.ts'
 import { AppError } from '../../../errors.ts'
 import { cachedWeights, type PreparedWeights } from '../cached-weights.ts'
-import type { Component } from '../checkpoint.ts'
+import type { Component, WeightDType } from '../checkpoint.ts'
+import { halfFormats } from '../half-formats.ts'
 import type { PrepareOptions } from '../prepared-cache.ts'
 import type { ScaledModule } from './lora-branches.ts'
 import { readLoraTensor } from './lora-values.ts'
@@ -63,7 +63,7 @@ async function mergedBytes(
   component: Component<object>,
   name: string,
   changes: readonly ScaledModule[],
-  dtype: 'F32' | 'F16',
+  dtype: WeightDType,
 ): Promise<Uint8Array> {
   const { data: base } = await readTensorF32(storedOf(component, name))
   const result = base.slice()
@@ -76,7 +76,8 @@ async function mergedBytes(
   if (!Number.isFinite(largest)) throw tooLarge(component, name, 'is no finite number any more')
   if (dtype === 'F32') return new Uint8Array(result.buffer, result.byteOffset, result.byteLength)
   const halves = new Uint16Array(result.length)
-  if (f32ToF16(result, halves) > 0) throw tooLarge(component, name, `holds ±${largest}, fp16 ends at ±65504`)
+  const { ends, round } = halfFormats[dtype]
+  if (round(result, halves) > 0) throw tooLarge(component, name, `holds ±${largest}, ${ends}`)
   return new Uint8Array(halves.buffer)
 }
 
