@@ -94,7 +94,9 @@ def quantize(part, folder, tiny):
     model = openvino.Core().read_model(folder / f"{part}.xml")
     data = nncf.Dataset([[value.numpy() for value in inputs_of(part, 256)]])
     options = dict(model_type=nncf.ModelType.TRANSFORMER, subset_size=1, fast_bias_correction=True)
-    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=True)
+    # Smoothing changes no shape, adds a multiplication before a linear, and needs more than 24 GB at SDXL's size.
+    smooth = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=True, smooth_quant_alphas=smooth)
     quantized = nncf.quantize(model, data, **options, advanced_parameters=advanced)
     openvino.save_model(quantized, folder / f"{part}-int8.xml", compress_to_fp16=True)
 

@@ -125,7 +125,8 @@ async function measure({ program, precision }: Contest, part: Part, size: string
       ? [process.execPath, ownArguments(program, precision, part, size)]
       : [python(), [script, 'run', program.by, precision, part, size, networks, '--threads', values.threads, ...tiny]]
   const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  const stop = watchMemory(child.pid!)
+  // Each look walks all pages of the process: twenty a second took a third of two cores from what is measured.
+  const stop = watchMemory(child.pid!, 1000)
   let text = ''
   for await (const piece of child.stdout) text += String(piece)
   const memory = stop()

@@ -77,6 +77,14 @@ it('compiles again what is damaged or was compiled otherwise, and nothing else',
   library.freeCore(core)
 })
 
+it('computes all the same where the disk has no room to keep it', async () => {
+  const cache = await newCache()
+  const backend = openvinoBackend({ place: testOpenvino(), device: 'cpu', threads: 2, externalDataRoot: '/', cache })
+  await using session = await backend.create(model(1), { ...options, keptBytes: 2 ** 60 })
+  expect((await session.run({ x }))['y'].data.every(Number.isFinite)).toBe(true)
+  expect(await cache.kept()).toEqual([])
+})
+
 it('leaves nothing behind where compiling fails or the disk is full', async () => {
   const cache = await newCache()
   const library = loadOpenvino(testOpenvino())

@@ -21,8 +21,7 @@ import { StripMap, type Moments } from './strip-map.ts'
 type Size = { readonly height: number; readonly width: number }
 
 /** A piece of the decoder that is loaded: a session for each height of strips, and the norm that it begins with. */
-type LoadedPass = {
-  readonly pass: StripPass
+type LoadedPass = AsyncDisposable & {
   readonly sessions: ReadonlyMap<number, Session>
   readonly norm: { readonly weight: Tensor; readonly bias: Tensor } | null
 }
@@ -33,69 +32,44 @@ type LoadedPass = {
  */
 const stripBytesOf = { onnxruntime: 24 << 20, openvino: 8 << 20 } as const
 
-/** A decoder in strips that is loaded for one size. */
+const options = { weightsInPlace: false, keepActivations: false }
+
+/**
+ * A decoder in strips for one size. Its pieces are loaded when their turn comes, a hundredth of the time that they run, and
+ * closed when it is over: weights and buffers of all of them took half a gigabyte, on OpenVINO a whole one.
+ */
 export class StripDecoder implements AsyncDisposable {
-  readonly #config: VaeConfig
+  readonly #source: NetworkSource<VaeConfig>
+  readonly #size: Size
   /** Rows of latents of each strip. */
   readonly #heights: readonly number[]
-  readonly #head: Session
-  readonly #passes: readonly LoadedPass[]
 
-  private constructor(config: VaeConfig, heights: readonly number[], head: Session, passes: readonly LoadedPass[]) {
-    this.#config = config
+  private constructor(source: NetworkSource<VaeConfig>, size: Size, heights: readonly number[]) {
+    this.#source = source
+    this.#size = size
     this.#heights = heights
-    this.#head = head
-    this.#passes = passes
   }
 
-  /** Load all pieces for latents of one size. */
+  /** A decoder for latents of one size. Throws `wrong_architecture` where there is nothing to cut. */
   static async load(
     source: NetworkSource<VaeConfig>,
     size: Size,
     stripBytes: number = stripBytesOf[source.backend.name],
   ): Promise<StripDecoder> {
-    const { backend, config, precision, weights } = source
-    const options = { weightsInPlace: false, keepActivations: false }
-    await using opened = new AsyncDisposableStack()
-    const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
-    const graph = vaeDecoderHeadGraph(config, { precision, attention, batch: 1, ...size })
-    const head = opened.use(await createSession(source, graph, options))
-    const heights = stripHeights(config, size, stripBytes)
-    const passes: LoadedPass[] = []
-    let factor = stripFactor(config)
-    for (const pass of stripPasses(config)) {
-      const sessions = new Map<number, Session>()
-      for (const height of new Set(heights)) {
-        const rows = height * factor
-        const strip = stripGraph(pass, { rows, width: size.width * factor })
-        sessions.set(rows, opened.use(await createSession(source, strip, options)))
-      }
-      if (pass.kind === 'upsample') factor *= 2
-      const path = normOf(pass)
-      const read = async (name: string): Promise<Tensor> => {
-        const stored = weights.get(`${path}.${name}`)
-        if (!stored || stored.dtype === 'I8') throw new AppError('internal', `vae: ${path}.${name} is no number format`)
-        return await readTensorF32(stored)
-      }
-      const norm = path === null ? null : { weight: await read('weight'), bias: await read('bias') }
-      passes.push({ pass, sessions, norm })
-    }
-    const decoder = new StripDecoder(config, heights, head, passes)
-    opened.move()
-    return decoder
+    stripPasses(source.config)
+    return new StripDecoder(source, size, stripHeights(source.config, size, stripBytes))
   }
 
   /** Unscaled latents (1, latentChannels, h, w) → picture (1, outChannels, H, W), about −1..1. */
   async decode(latents: Tensor): Promise<Tensor> {
-    const { map } = await this.#head.run({ latents })
-    const factor = stripFactor(this.#config)
-    let x = StripMap.cut(
-      map,
-      this.#heights.map((height) => height * factor),
-    )
+    const { config } = this.#source
+    let factor = stripFactor(config)
+    let x = await this.#head(latents, factor)
     let residual = x
-    for (const { norm, pass, sessions } of this.#passes) {
-      const feeds = norm && scaleAndShift(norm, x.moments(this.#config.normNumGroups))
+    for (const pass of stripPasses(config)) {
+      await using loaded = await this.#load(pass, factor)
+      const { norm, sessions } = loaded
+      const feeds = norm && scaleAndShift(norm, x.moments(config.normNumGroups))
       const next = new StripMap(pass.outChannels, x.width * (pass.kind === 'upsample' ? 2 : 1))
       // What a resnet adds its result to: its input, or the shortcut's output where channels differ.
       const shortcut = new StripMap(pass.outChannels, x.width)
@@ -111,15 +85,46 @@ export class StripDecoder implements AsyncDisposable {
         if ('shortcut' in outputs) shortcut.push(outputs['shortcut'])
       }
       if (hasShortcut(pass)) residual = shortcut
+      if (pass.kind === 'upsample') factor *= 2
       x = next
     }
     return x.join()
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#head.close()
-    for (const { sessions } of this.#passes) for (const session of sessions.values()) await session.close()
+  /** The first blocks, whole, as the map that the strips begin with. */
+  async #head(latents: Tensor, factor: number): Promise<StripMap> {
+    const { backend, config, precision } = this.#source
+    const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
+    const graph = vaeDecoderHeadGraph(config, { precision, attention, batch: 1, ...this.#size })
+    await using session = await createSession(this.#source, graph, options)
+    const { map } = await session.run({ latents })
+    return StripMap.cut(
+      map,
+      this.#heights.map((height) => height * factor),
+    )
   }
+
+  /** A piece that reads a map `factor` times as fine as the latents. */
+  async #load(pass: StripPass, factor: number): Promise<LoadedPass> {
+    await using opened = new AsyncDisposableStack()
+    const sessions = new Map<number, Session>()
+    for (const height of new Set(this.#heights)) {
+      const rows = height * factor
+      const strip = stripGraph(pass, { rows, width: this.#size.width * factor })
+      sessions.set(rows, opened.use(await createSession(this.#source, strip, options)))
+    }
+    const path = normOf(pass)
+    const read = async (name: string): Promise<Tensor> => {
+      const stored = this.#source.weights.get(`${path}.${name}`)
+      if (!stored || stored.dtype === 'I8') throw new AppError('internal', `vae: ${path}.${name} is no number format`)
+      return await readTensorF32(stored)
+    }
+    const norm = path === null ? null : { weight: await read('weight'), bias: await read('bias') }
+    const kept = opened.move()
+    return { sessions, norm, [Symbol.asyncDispose]: () => kept.disposeAsync() }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
 }
 
 /** A norm over groups of channels as a factor and a summand for each channel, (C, 1, 1). */
