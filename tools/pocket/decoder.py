@@ -16,6 +16,7 @@ PARTS = 4
 # Every so many steps a whole scene, which a group norm sees as it does in use.
 WHOLE_EVERY = 50
 
+
 def train(
     state: Path,
     concepts: list[dict],
@@ -55,7 +56,7 @@ def train(
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 z = encode(vae, F.avg_pool2d(x, 4).contiguous(memory_format=torch.channels_last)).float()
             for _ in range(1 if whole else PARTS):
-                # Every other part lies at the picture's border, whose darker line comes from the padding with zeros.
+                # Every other part lies at the picture's border, where padding with zeros makes things different.
                 top, left = (
                     r.choice((0, cells - side, r.randint(0, cells - side), r.randint(0, cells - side)))
                     for _ in range(2)

@@ -124,6 +124,7 @@ export class StripDecoder implements AsyncDisposable {
     return { sessions, norm, [Symbol.asyncDispose]: () => kept.disposeAsync() }
   }
 
+  /** Nothing to do: no piece outlives its turn. Here so that a decoder is closed in the same way whatever it is. */
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 
