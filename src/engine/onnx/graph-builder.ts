@@ -64,6 +64,8 @@ export class GraphBuilder {
   readonly quantization: Quantization | undefined
   /** Path of a linear or convolution → the value that it reads, and the edge of its window (1 for a linear). */
   readonly layerInputs = new Map<string, { readonly value: Value; readonly kernel: number }>()
+  /** A value's name → how it is computed with its last axis multiplied by factors (C), without a pass of its own. */
+  readonly scaled = new Map<string, (factors: Value) => Value>()
   readonly #nodes: NodeProto[] = []
   readonly #constants = new Map<string, TensorProto>()
   readonly #weights = new Map<string, WeightUse>()
@@ -226,11 +228,19 @@ export class GraphBuilder {
   }
 
   finish(): Graph {
+    // Nodes that nothing reads stay out: what was computed in another way in the end, see `scaled`.
+    const read = new Set(this.#outputs.map(({ name }) => name))
+    const nodes: NodeProto[] = []
+    for (const node of this.#nodes.toReversed()) {
+      if (!node.outputs.some((name) => read.has(name))) continue
+      for (const name of node.inputs) read.add(name)
+      nodes.push(node)
+    }
     return {
       name: this.name,
       precision: this.precision,
-      nodes: this.#nodes,
-      constants: [...this.#constants.values()],
+      nodes: nodes.toReversed(),
+      constants: [...this.#constants.values()].filter(({ name }) => read.has(name)),
       weights: this.#weights,
       inputs: this.#inputs,
       outputs: this.#outputs,

@@ -4,6 +4,7 @@
 import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import { outputParts, type QuantizedLayer } from '../quantize/quantization.ts'
+import { factorsOf } from '../quantize/smoothing.ts'
 import type { GraphBuilder, Value } from './graph-builder.ts'
 
 /** The middle of an unsigned byte, which stands for 0 where ranges are symmetric. */
@@ -208,11 +209,15 @@ function smoothed(
   shape: readonly number[],
 ): Value {
   if (smoothing === null) return x
-  if (elementCount(shape) !== smoothing.length)
-    throw new AppError('internal', `${x.name}: ${smoothing.length} factors for [${shape.join()}]`)
-  const [value] = g.once(`smoothed ${x.name} ${smoothing.join()}`, () => {
-    const factors = smoothing.map((factor) => 1 / factor)
-    return [g.multiply(x, g.floats(`${path}.input_scale`, shape, factors))]
+  const [value] = g.once(`smoothed ${x.name} ${smoothing}`, () => {
+    const factors = factorsOf(smoothing)
+    if (elementCount(shape) !== factors.length)
+      throw new AppError('internal', `${x.name}: ${factors.length} factors for [${shape.join()}]`)
+    const inverse = Array.from(factors, (factor) => 1 / factor)
+    const scale = g.floats(`${path}.input_scale`, shape, inverse)
+    // A LoRA reads the input as it is, so a second way to it would not save the first.
+    const shorter = g.loraTargets.has(path) ? undefined : g.scaled.get(x.name)
+    return [shorter ? shorter(scale) : g.multiply(x, scale)]
   })
   return value
 }

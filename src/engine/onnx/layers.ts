@@ -130,11 +130,15 @@ export function groupNorm(g: GraphBuilder, x: Value, path: string, groups: numbe
 /** LayerNorm over the last axis. */
 export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: number): Value {
   const size = x.shape.at(-1)!
-  const weights = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
-  return g.node('LayerNormalization', [x, ...weights], x.shape, {
-    attributes: { axis: -1, epsilon: { float: epsilon } },
-    name: path,
-  })
+  const [weight, bias] = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
+  const norm = (scale: Value, shift: Value): Value =>
+    g.node('LayerNormalization', [x, scale, shift], x.shape, {
+      attributes: { axis: -1, epsilon: { float: epsilon } },
+      name: path,
+    })
+  const y = norm(weight, bias)
+  g.scaled.set(y.name, (factors) => norm(g.multiply(weight, factors), g.multiply(bias, factors)))
+  return y
 }
 
 /** x·sigmoid(x). */
@@ -176,7 +180,25 @@ export function upsample(g: GraphBuilder, x: Value, height: number, width: numbe
 export function attention(
   g: GraphBuilder,
   [q, k, v]: readonly [Value, Value, Value],
-  { batch, heads, kind, name }: { batch: number; heads: number; kind: LayerOptions['attention']; name: string },
+  options: AttentionOptions,
+  mask?: Value,
+): Value {
+  const y = attended(g, [q, k, v], options, mask)
+  g.scaled.set(y.name, (factors) => attended(g, [q, k, g.multiply(v, factors)], options, mask))
+  return y
+}
+
+type AttentionOptions = {
+  readonly batch: number
+  readonly heads: number
+  readonly kind: LayerOptions['attention']
+  readonly name: string
+}
+
+function attended(
+  g: GraphBuilder,
+  [q, k, v]: readonly [Value, Value, Value],
+  { batch, heads, kind, name }: AttentionOptions,
   mask?: Value,
 ): Value {
   const [rows, channels] = q.shape as [number, number]

@@ -6,9 +6,10 @@ import { cacheFault, makeFolder } from '../weights/cache-folder.ts'
 import { withLock } from '../weights/cache-lock.ts'
 import type { CalibratedLayer } from './choose-layers.ts'
 import type { QuantizedLayers } from './quantization.ts'
+import { isSmoothing } from './smoothing.ts'
 
 /** Raised when the same network has to be calibrated differently. */
-export const calibrationVersion = 1
+export const calibrationVersion = 2
 
 /** How a calibration was made: what its file is named by, beside the network. */
 export type CalibrationSettings = {
@@ -110,7 +111,7 @@ function isLayer(value: unknown): value is CalibratedLayer {
   if (typeof layer !== 'string') return false
   if (range !== null && !(typeof range?.scale === 'number' && range.scale > 0 && Number.isInteger(range.zeroPoint)))
     return false
-  return smoothing === null || (Array.isArray(smoothing) && smoothing.every((factor) => factor > 0))
+  return smoothing === null || isSmoothing(smoothing)
 }
 
 async function writeAside(scratch: string, target: string, text: string): Promise<void> {

@@ -6,6 +6,7 @@ import type { StoredTensor, Weights } from '../weights/checkpoint.ts'
 import type { InputStatistics } from './input-statistics.ts'
 import type { InputRange } from './quantization.ts'
 import { roundWeights } from './round-weights.ts'
+import { factorsOf, smoothingOf, type Smoothing } from './smoothing.ts'
 
 /** How a layer's range is found: all that was seen, as it is or after its outlier channels are scaled down. */
 export type RangeMethod = 'min-max' | 'smoothing'
@@ -18,7 +19,7 @@ export type CalibratedLayer = {
   readonly error: number
   /** Null: the error is above {@link largestLayerError}, so the layer stays as it is. */
   readonly range: InputRange | null
-  readonly smoothing: readonly number[] | null
+  readonly smoothing: Smoothing | null
 }
 
 /** Relative error above which a layer is left in floating point. */
@@ -41,7 +42,9 @@ const worthwhile = 0.9
 type Candidate = {
   readonly method: RangeMethod
   readonly range: InputRange
-  readonly smoothing: Float32Array | null
+  readonly smoothing: Smoothing | null
+  /** What the text of `smoothing` tells. */
+  readonly factors: Float32Array | null
 }
 
 /** Some rows of a weight, (outputs, width). */
@@ -83,7 +86,7 @@ export async function chooseLayers(
         method,
         error,
         range: isKept ? null : range,
-        smoothing: isKept || !smoothing ? null : Array.from(smoothing, fourDigits),
+        smoothing: isKept ? null : smoothing,
       })
     }
   }
@@ -97,14 +100,15 @@ function siblingsOf(path: string): string {
 
 function candidatesFor({ input, minimum, maximum }: InputStatistics, rows: readonly WeightRows[]): Candidate[] {
   const [low, high] = [lowest(minimum), highest(maximum)]
-  const candidates: Candidate[] = [{ method: 'min-max', range: rangeOf(low, high), smoothing: null }]
+  const candidates: Candidate[] = [{ method: 'min-max', range: rangeOf(low, high), smoothing: null, factors: null }]
   for (const migration of migrations) {
-    const smoothing = smoothingFactors(input.channels, input.kernelArea, minimum, maximum, rows, migration)
+    const smoothing = smoothingOf(smoothingFactors(input.channels, input.kernelArea, minimum, maximum, rows, migration))
+    const factors = factorsOf(smoothing)
     const range = rangeOf(
-      lowest(minimum.map((value, channel) => value / smoothing[channel])),
-      highest(maximum.map((value, channel) => value / smoothing[channel])),
+      lowest(minimum.map((value, channel) => value / factors[channel])),
+      highest(maximum.map((value, channel) => value / factors[channel])),
     )
-    candidates.push({ method: 'smoothing', range, smoothing })
+    candidates.push({ method: 'smoothing', range, smoothing, factors })
   }
   return candidates
 }
@@ -142,8 +146,7 @@ function smoothingFactors(
     logarithms += Math.log(factors[channel])
   }
   const mean = Math.exp(logarithms / channels)
-  // Four digits are enough, and keep the file small.
-  return factors.map((factor) => fourDigits(Math.min(1e4, Math.max(1e-4, factor / mean))))
+  return factors.map((factor) => Math.min(1e4, Math.max(1e-4, factor / mean)))
 }
 
 /** Some of the rows that were seen, one after the other. */
@@ -161,11 +164,11 @@ function spread({ count, samples }: InputStatistics, width: number): Float32Arra
 function roundedSamples(
   { channels, kernelArea }: InputStatistics['input'],
   samples: Float32Array,
-  { range: { scale, zeroPoint }, smoothing }: Candidate,
+  { range: { scale, zeroPoint }, factors }: Candidate,
 ): Float32Array {
   const result = new Float32Array(samples.length)
   for (let start = 0; start < samples.length; start += kernelArea) {
-    const factor = smoothing ? 1 / smoothing[(start / kernelArea) % channels] : 1
+    const factor = factors ? 1 / factors[(start / kernelArea) % channels] : 1
     for (let i = start; i < start + kernelArea; i++) {
       const step = Math.round((samples[i] * factor) / scale) + zeroPoint
       result[i] = scale * (Math.min(255, Math.max(0, step)) - zeroPoint)
@@ -196,15 +199,10 @@ function errorOf(
   { path, data, outputs, kernelArea }: WeightRows,
   rounded: Float32Array,
   exact: Float32Array,
-  { smoothing }: Candidate,
+  { factors }: Candidate,
   limit: number,
 ): number {
-  const { values, scales } = roundWeights(
-    `${path}.weight`,
-    data,
-    { outputs, kernelArea, limit },
-    smoothing && [...smoothing],
-  )
+  const { values, scales } = roundWeights(`${path}.weight`, data, { outputs, kernelArea, limit }, factors)
   const int8 = products(rounded, data.length / outputs, values, outputs)
   let difference = 0
   let norm = 0
@@ -213,10 +211,6 @@ function errorOf(
     norm += exact[i] ** 2
   }
   return norm === 0 ? 0 : Math.sqrt(difference / norm)
-}
-
-function fourDigits(value: number): number {
-  return Number(value.toPrecision(4))
 }
 
 async function someRows(weights: Weights, path: string): Promise<WeightRows> {

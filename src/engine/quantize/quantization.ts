@@ -1,6 +1,7 @@
 // Which layers of a network compute in 8-bit integers, and how their inputs become such: x ≈ scale · (q − zeroPoint), with
 // weights w ≈ scale · q of their own scale for each output channel.
 import { createHash } from 'node:crypto'
+import type { Smoothing } from './smoothing.ts'
 
 /** A range of values known beforehand as 256 steps: x ≈ scale · (q − zeroPoint), q in 0..255. */
 export type InputRange = { readonly scale: number; readonly zeroPoint: number }
@@ -9,8 +10,8 @@ export type InputRange = { readonly scale: number; readonly zeroPoint: number }
 export type QuantizedLayer = {
   /** Null: each row of a linear (each whole input of a convolution) by its own largest value, as it comes. */
   readonly range: InputRange | null
-  /** One factor an input channel that the input is divided and the weight multiplied by (arXiv 2211.10438); null: none. */
-  readonly smoothing: readonly number[] | null
+  /** What the input is divided and the weight multiplied by (arXiv 2211.10438); null: nothing. */
+  readonly smoothing: Smoothing | null
 }
 
 /** Path of a linear or convolution → how it computes; layers that are not in it compute in the graph's own numbers. */
@@ -60,7 +61,7 @@ export function quantizationDigest(quantization: Quantization): string {
   if (known !== undefined) return known
   const { layers, weightLayout, weightLimit } = quantization
   const hash = createHash('sha256').update(`${weightLayout} ${weightLimit}`)
-  for (const path of [...layers.keys()].sort()) hash.update(`\n${path} ${layers.get(path)!.smoothing?.join() ?? ''}`)
+  for (const path of [...layers.keys()].sort()) hash.update(`\n${path} ${layers.get(path)!.smoothing ?? ''}`)
   const digest = hash.digest('hex')
   digests.set(quantization, digest)
   return digest

@@ -11,6 +11,7 @@ import type { CacheOptions } from '../weights/kept-file.ts'
 import { inFileOrder, storedLength } from '../weights/tensor-stream.ts'
 import { outputParts, quantizationDigest, type Quantization, type QuantizedLayer } from './quantization.ts'
 import { asColumns, roundWeights } from './round-weights.ts'
+import { factorsOf } from './smoothing.ts'
 
 /** Part of what a rounded file is named by: raised when the same weights come out differently. */
 const quantizeVersion = 1
@@ -138,7 +139,8 @@ async function* chunksOf(plans: readonly Plan[], quantization: Quantization): As
     }
     const [outputs, , ...kernel] = stored.shape
     const kernelArea = kernel.reduce((product, size) => product * size, 1)
-    const { values, scales } = roundWeights(key, data, { outputs, kernelArea, limit }, layer.smoothing)
+    const smoothing = layer.smoothing === null ? null : factorsOf(layer.smoothing)
+    const { values, scales } = roundWeights(key, data, { outputs, kernelArea, limit }, smoothing)
     const parts = kernel.length > 0 ? 1 : outputParts(pathOf(key))
     const laid = weightLayout === 'rows' ? values : asColumns(values, { outputs, kernelArea, parts })
     yield { name: key, bytes: bytesOf(laid), sourceBytes }

@@ -12,7 +12,7 @@ export function roundWeights(
   name: string,
   weight: Float32Array,
   { outputs, kernelArea, limit }: { outputs: number; kernelArea: number; limit: number },
-  smoothing: readonly number[] | null,
+  smoothing: Float32Array | null,
 ): RoundedWeights {
   const width = weight.length / outputs
   const factors = smoothing && repeatEach(smoothing, kernelArea)
@@ -67,7 +67,7 @@ export function asColumns(
   return result
 }
 
-function repeatEach(values: readonly number[], times: number): Float32Array {
+function repeatEach(values: Float32Array, times: number): Float32Array {
   return Float32Array.from({ length: values.length * times }, (_, index) => values[Math.floor(index / times)])
 }
 

@@ -1,10 +1,11 @@
 // Rounding of weights and the choice of a layer's range, on numbers small enough to follow.
 import { expect, test } from 'vitest'
-import { parseCalibration } from '#engine/quantize/calibration-file.ts'
+import { calibrationVersion, parseCalibration } from '#engine/quantize/calibration-file.ts'
 import { chooseLayers, largestLayerError, rangeOf } from '#engine/quantize/choose-layers.ts'
 import type { InputStatistics } from '#engine/quantize/input-statistics.ts'
 import { quantizableLayers } from '#engine/quantize/quantization.ts'
 import { asColumns, roundWeights } from '#engine/quantize/round-weights.ts'
+import { factorsOf, smoothingOf } from '#engine/quantize/smoothing.ts'
 import { weightLimit } from '#engine/quantize/weight-limit.ts'
 import type { Weights } from '#engine/weights/checkpoint.ts'
 import { TorchGenerator } from '#tensor/random.ts'
@@ -14,7 +15,7 @@ test('each output channel has its own scale, and the largest weight is the limit
   const { values, scales } = roundWeights('w', weight, { outputs: 3, kernelArea: 1, limit: 127 }, null)
   expect([...values]).toEqual([127, -64, 32, 0, 127, -127, 64, 32, 0, 0, 0, 0])
   expect([...scales]).toEqual([Math.fround(1 / 127), Math.fround(8 / 127), 1])
-  const smoothed = roundWeights('w', weight, { outputs: 3, kernelArea: 1, limit: 64 }, [1, 2, 1, 1])
+  const smoothed = roundWeights('w', weight, { outputs: 3, kernelArea: 1, limit: 64 }, Float32Array.of(1, 2, 1, 1))
   expect([...smoothed.values.subarray(0, 8)]).toEqual([64, -64, 16, 0, 32, -64, 16, 8])
   expect(() => roundWeights('w', Float32Array.of(NaN), { outputs: 1, kernelArea: 1, limit: 127 }, null)).toThrow(
     'weight "w" holds NaN or infinity',
@@ -77,8 +78,15 @@ test('a channel that is far larger than the others moves into the weights', asyn
   const uneven = layerOf(200)
   const [smoothed] = await chooseLayers(uneven.statistics, uneven.weights, 127)
   expect(smoothed.method).toBe('smoothing')
-  expect(smoothed.smoothing![3] / smoothed.smoothing![2]).toBeGreaterThan(20)
+  const factors = factorsOf(smoothed.smoothing!)
+  expect(factors[3] / factors[2]).toBeGreaterThan(20)
   expect(smoothed.error).toBeLessThan(0.02)
+})
+
+test('factors are told to the nearest eighth of an octave, within sixteen octaves', () => {
+  const told = factorsOf(smoothingOf(Float32Array.of(1, 2, 0.5, 1.05, 3, 1e9, 1e-9)))
+  expect([...told]).toEqual([1, 2, 0.5, 2 ** 0.125, 2 ** 1.625, 2 ** 15.875, 2 ** -16].map(Math.fround))
+  expect(smoothingOf(new Float32Array(640).fill(1))).toHaveLength(856)
 })
 
 test('a layer that rounding would hurt stays as it is, with the error that it would have had', async () => {
@@ -125,12 +133,13 @@ test('processors without VNNI get smaller weights', () => {
 
 test('a damaged calibration, or one of another version or network, is none', () => {
   const layer = { path: 'm', method: 'min-max', error: 0.01, range: { scale: 0.1, zeroPoint: 3 }, smoothing: null }
-  const good = { version: 1, network: 'n', settings: {}, layers: [layer], outputErrors: [] }
+  const good = { version: calibrationVersion, network: 'n', settings: {}, layers: [layer], outputErrors: [] }
   const parse = (changes: object): unknown => parseCalibration(JSON.stringify({ ...good, ...changes }), 'n')
   expect(parse({})).toEqual(good)
   expect(parseCalibration(JSON.stringify(good).slice(0, -10), 'n')).toBeNull()
   expect(parse({ version: 0 })).toBeNull()
   expect(parse({ network: 'other' })).toBeNull()
   expect(parse({ layers: [{ ...layer, range: { scale: 0, zeroPoint: 3 } }] })).toBeNull()
-  expect(parse({ layers: [{ ...layer, smoothing: [1, -1] }] })).toBeNull()
+  expect(parse({ layers: [{ ...layer, smoothing: 'AAgQ' }] })).not.toBeNull()
+  for (const smoothing of [[1, 1], 'AAg', 'AA*Q']) expect(parse({ layers: [{ ...layer, smoothing }] })).toBeNull()
 })

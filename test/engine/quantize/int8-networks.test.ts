@@ -11,6 +11,7 @@ import { StatisticsCollector } from '#engine/quantize/input-statistics.ts'
 import { observeInputs, type ObservedInput } from '#engine/quantize/observe-inputs.ts'
 import type { GraphBuilder } from '#engine/onnx/graph-builder.ts'
 import { dynamicLayers, quantizableLayers, type Quantization } from '#engine/quantize/quantization.ts'
+import { smoothingOf } from '#engine/quantize/smoothing.ts'
 import type { Checkpoint } from '#engine/weights/checkpoint.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { TorchGenerator } from '#tensor/random.ts'
@@ -149,4 +150,63 @@ test('weights of at most 64, for processors that add pairs of products in 16 bit
   }
   expect(errors[1]).toBeGreaterThan(errors[0])
   expect(errors[1]).toBeLessThan(4e-3)
+})
+
+describe('smoothing', async () => {
+  const checkpoint = await openCheckpoint(models.pocket)
+  const { config, weights } = checkpoint.unet
+  const plain = await quantizationOf(checkpoint, 'openvino')
+  /** Every layer's input divided by factors, its range by `narrower`. */
+  const smoothedBy = (factorOf: (channel: number) => number, narrower: number): Quantization => ({
+    ...plain,
+    layers: new Map(
+      [...plain.layers.keys()].map((layer) => {
+        const { scale, zeroPoint } = plain.layers.get(layer)!.range!
+        const inputs = weights.get(`${layer}.weight`)!.shape[1]
+        const factors = Float32Array.from({ length: inputs }, (_, channel) => factorOf(channel))
+        return [layer, { range: { scale: scale / narrower, zeroPoint }, smoothing: smoothingOf(factors) }]
+      }),
+    ),
+  })
+  const feeds = inputsOf(config, sizes)
+  const run = async (quantization: Quantization): Promise<Tensor> => {
+    const rounded = await quantizedUNet(checkpoint, quantization)
+    const graph = unetGraph(config, { ...optionsOf(sizes), quantization })
+    return (await runGraph(graph, rounded, feeds, 'openvino'))['noise_pred']
+  }
+
+  test('by a power of two changes nothing', async () => {
+    expect(relativeError(await run(smoothedBy(() => 2, 2)), await run(smoothedBy(() => 1, 1)))).toBeLessThan(1e-5)
+  })
+
+  test('by factors of each channel keeps what it computes', async () => {
+    const uneven = await run(smoothedBy((channel) => 2 ** (((channel % 5) - 2) / 8), 2 ** (-2 / 8)))
+    const exact = await runGraph(unetGraph(config, optionsOf(sizes)), await weightsInMemory(weights), feeds)
+    expect(relativeError(uneven, exact['noise_pred'])).toBeLessThan(1.5e-2)
+  })
+
+  test('is part of the norms and of the values of an attention, but where a LoRA reads the input as it is', () => {
+    const quantization = smoothedBy(() => 2, 2)
+    /** Operators that give what is rounded, and how often. */
+    const roundedOf = (loraTargets: ReadonlySet<string>): Map<string, number> => {
+      const { nodes } = unetGraph(config, { ...optionsOf(sizes), quantization, loraTargets })
+      const makers = new Map(nodes.flatMap((node) => node.outputs.map((name) => [name, node] as const)))
+      const found = new Map<string, number>()
+      for (const node of nodes) {
+        if (node.opType !== 'QuantizeLinear') continue
+        let maker = makers.get(node.inputs[0])
+        while (maker?.opType === 'Reshape' || maker?.opType === 'Transpose') maker = makers.get(maker.inputs[0])
+        const name = maker?.opType ?? 'input'
+        found.set(name, (found.get(name) ?? 0) + 1)
+      }
+      return found
+    }
+    const blocks = [...plain.layers.keys()].filter((layer) => layer.endsWith('.attn1.to_q')).length
+    const [bare, targeted] = [roundedOf(new Set()), roundedOf(new Set(plain.layers.keys()))]
+    expect(bare.get('LayerNormalization')).toBe(3 * blocks)
+    expect(bare.get('MultiHeadAttention')).toBe(2 * blocks)
+    expect(targeted.get('LayerNormalization')).toBeUndefined()
+    expect(targeted.get('MultiHeadAttention')).toBeUndefined()
+    expect(targeted.get('Mul')).toBeGreaterThan(bare.get('Mul')! + 4 * blocks)
+  })
 })
