@@ -43,7 +43,7 @@ export function toPixels(image: Tensor): Pixels {
  */
 export async function encodePng(pixels: Pixels, text: Readonly<Record<string, string>> = {}): Promise<Uint8Array> {
   checkPngText(text)
-  const png = await raw(pixels).png({ compressionLevel: 6, adaptiveFiltering: true, palette: false }).toBuffer()
+  const png = await raw(pixels).png({ compressionLevel: 4, adaptiveFiltering: true, palette: false }).toBuffer()
   const chunks = Object.entries(text).map(([keyword, value]) => textChunk(keyword, value))
   return Buffer.concat([png.subarray(0, headerLength), ...chunks, png.subarray(headerLength)])
 }
