@@ -15,7 +15,7 @@ SIDE = 64
 # The part of a crop that the thing fills.
 FILLED = 0.8
 HELD_OUT = 400
-STEPS = 800
+STEPS = 2000
 
 
 class Classifier(nn.Module):

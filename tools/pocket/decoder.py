@@ -1,4 +1,4 @@
-"""The decoder at the whole size, and how good the autoencoder is."""
+"""The decoder's inner part against pictures of the whole size, and how good the autoencoder is."""
 
 import random
 from pathlib import Path
@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from batches import drawn
 from run import Run, Time
 from scenes import draw, scene
-from vae import FACTOR, NOISE, decode_inner, decode_outer, encode, home, load, psnr, silent
+from vae import NOISE, decode_inner, encode, home, load, parts, psnr
 
-# Drawing and encoding a scene of 1024 × 1024 takes longer than training on a part of it, so each gives several.
-PARTS = 4
-# Every so many steps a whole scene, which a group norm sees as it does in use.
-WHOLE_EVERY = 50
+
+def enlarge(colours: torch.Tensor) -> torch.Tensor:
+    """What the outer levels do as set_outer sets them: twice as large, bilinearly, and twice again."""
+    for _ in range(2):
+        colours = F.interpolate(colours, scale_factor=2, mode="bilinear", align_corners=False)
+    return colours
 
 
 def train(
@@ -27,58 +29,42 @@ def train(
     batch: int,
     workers: int,
 ) -> None:
-    """The stage decoder: the silent branches of the outer levels, on parts of whole-size pictures. They learn edges.
+    """The stage decoder: the inner part learns what looks best once it is enlarged. The encoder stays.
 
-    Everything else stays: what enlarges is exact as it is set, and any noise in it costs more than it can gain.
+    The colours at a quarter of the size that enlarge best are not the picture made small: their edges go beyond, as a
+    sharpened picture's do. Whole pictures, because a group norm sees the whole; the outer levels cost nothing, since what
+    they do to three colours is known.
     """
     torch.manual_seed(seed)
-    vae = load(state).train().requires_grad_(False)
-    for resnet in silent(vae):
-        for part in (resnet.norm1, resnet.conv1, resnet.norm2, resnet.conv2):
-            part.requires_grad_(True)
+    vae, head = parts(state)
+    vae.requires_grad_(False)
+    d = vae.decoder
+    for part in (d.conv_in, d.mid_block, *d.up_blocks[:3], d.up_blocks[3].resnets):
+        part.requires_grad_(True)
     vae.to(device, memory_format=torch.channels_last)
-    run = Run(home(state) / "decoder.pt", {"decoder": vae.decoder}, 1e-3, device, seed, 0.995)
-    cells = 1024 // FACTOR
+    head.to(device)
+    run = Run(home(state) / "decoder.pt", {"decoder": d, "head": head}, 3e-4, device, seed, 0.99)
 
     def make(step: int) -> torch.Tensor:
         r = random.Random(f"decoder {seed} {step}")
-        count = 1 if step % WHOLE_EVERY == WHOLE_EVERY - 1 else batch
-        scenes = [scene(concepts, styles, "all", r, 0.4) for _ in range(count)]
-        return torch.stack([draw(state, s, 1024, 1024) for s in scenes]).mul_(2).sub_(1)
+        rows = [draw(state, scene(concepts, styles, "all", r, 0.4), 1024, 1024) for _ in range(batch)]
+        return torch.stack(rows).mul_(2).sub_(1)
 
     batches = drawn(make, run.steps, workers)
-    for _ in run.budget(time_allowed, 0.4):
-        whole = run.steps % WHOLE_EVERY == WHOLE_EVERY - 1
-        side = cells if whole else 10
-        r = random.Random(f"places {seed} {run.steps}")
-        rows = []
-        for x in next(batches).to(device).split(1):
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-                z = encode(vae, F.avg_pool2d(x, 4).contiguous(memory_format=torch.channels_last)).float()
-            for _ in range(1 if whole else PARTS):
-                # Every other part lies at the picture's border, where padding with zeros makes things different.
-                top, left = (
-                    r.choice((0, cells - side, r.randint(0, cells - side), r.randint(0, cells - side)))
-                    for _ in range(2)
-                )
-                rows.append((x, z, top, left))
-        z = torch.cat([z[:, :, top : top + side, left : left + side] for _, z, top, left in rows])
-        z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=device) * 2 * NOISE
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            inner = decode_inner(vae, z.contiguous(memory_format=torch.channels_last))
-        # In fp32, as it is used: a colour is a difference of two large numbers here.
-        outcome = decode_outer(vae, inner.float())
-        loss = torch.zeros((), device=device)
-        quality = []
-        for y, (x, _, top, left) in zip(outcome.float(), rows, strict=True):
-            # A cell beside a cut is not compared: its neighbours are missing, as they never are in use.
-            a, b = (0 if at == 0 else 1 for at in (top, left))
-            c, d = (side if at == cells - side else side - 1 for at in (top, left))
-            y = y[:, a * FACTOR : c * FACTOR, b * FACTOR : d * FACTOR]
-            part = x[0, :, (top + a) * FACTOR : (top + c) * FACTOR, (left + b) * FACTOR : (left + d) * FACTOR]
-            loss = loss + (4 * F.mse_loss(y, part) + 0.5 * F.l1_loss(y, part)) / len(rows)
-            quality.append(psnr(y.detach()[None], part[None]))
-        run.step(loss, len(rows), **{"psnr_whole" if whole else "psnr_part": torch.cat(quality).mean()})
+    for _ in run.budget(time_allowed, 0.5):
+        x = next(batches).to(device)
+        quarter = F.avg_pool2d(x, 4).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                z = encode(vae, quarter).float()
+            z = z + torch.randn_like(z) * torch.rand(len(z), 1, 1, 1, device=device) * NOISE
+            h = decode_inner(vae, z)
+        y = enlarge(head(h.float()))
+        # What lies beyond white or black is cut off later: it is wrong only where the picture itself is neither.
+        y = y + (y.clamp(-1, 1) - y).detach()
+        square = (y - x).square().mean((1, 2, 3))
+        # The mean of all pictures' decibels.
+        run.step((square + 1e-5).log().mean(), len(x), psnr=psnr(y.detach(), x).mean())
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@
     concepts  the tiers, into concepts.json (its content is committed before a tier is trained)
     render    the icons of a tier as sprites
     vae       the autoencoder at a quarter of the size
-    decoder   the decoder's outer levels, at the whole size
+    decoder   the decoder's inner part, against pictures of the whole size
     latents   scenes and captions, encoded
     text      both text encoders against small latents
     unet      the UNet
@@ -18,10 +18,10 @@ import os
 import sys
 from pathlib import Path
 
-# A thread that waits for another one must not keep a core of a shared machine busy. And glibc must keep large blocks,
-# which saves half of the time on a CPU. All this has to be said before a process begins.
+# A thread that waits for another one must not fall asleep: a step of the UNet is thousands of short operations. And glibc
+# must keep large blocks, which saves half of the time on a CPU. All this has to be said before a process begins.
 SETTINGS = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "OMP_WAIT_POLICY": "ACTIVE",
     "MALLOC_MMAP_THRESHOLD_": str(8 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
 }

@@ -1,9 +1,8 @@
 """The autoencoder: SDXL's AutoencoderKL with factor 32 and 16 latent channels, trained at a quarter of the size.
 
 The encoder's two outer levels are set, not trained: each averages 2 × 2 pixels. So a picture's latents follow from the
-picture at a quarter of its size. The decoder's two outer levels start as what enlarges a picture four times bilinearly,
-up to its border, which alone is 26 to 42 dB on these drawings; training the inner part costs a sixteenth of training the
-whole.
+picture at a quarter of its size. The decoder's two outer levels are set too: they enlarge a picture four times bilinearly,
+up to its border. Training the inner part costs a sixteenth of training the whole.
 """
 
 import hashlib
@@ -144,8 +143,8 @@ def set_outer(vae: AutoencoderKL, head: nn.Conv2d) -> None:
     and, for a large constant A, their scale hardly depends on the picture. silu(c) - silu(-c) = c, exactly.
     """
     d = vae.decoder
-    first, half, full, _ = [r for block in d.up_blocks[4:] for r in block.resnets]
-    for resnet in silent(vae):
+    first, half, full, silent = [r for block in d.up_blocks[4:] for r in block.resnets]
+    for resnet in (first, silent):
         resnet.conv2.weight.zero_()
         resnet.conv2.bias.zero_()
     up = d.up_blocks[3].upsamplers[0].conv
@@ -178,11 +177,6 @@ def set_outer(vae: AutoencoderKL, head: nn.Conv2d) -> None:
     # The sides are those of a picture of 1024 × 1024, nothing of which depends on them but a few constants' last digits.
     set_border(half, head.bias, 512)
     set_border(full, torch.zeros(3), 1024)
-
-
-def silent(vae: AutoencoderKL) -> tuple[nn.Module, nn.Module]:
-    """The resnets of the decoder's outer levels whose branches add nothing as they are set, and may learn to."""
-    return vae.decoder.up_blocks[4].resnets[0], vae.decoder.up_blocks[5].resnets[1]
 
 
 def set_border(resnet: nn.Module, bias: torch.Tensor, side: int) -> None:
@@ -233,13 +227,19 @@ def home(state: Path) -> Path:
     return state / f"vae-{hashlib.sha256(b''.join(parts)).hexdigest()[:8]}"
 
 
-def load(state: Path) -> AutoencoderKL:
-    """The trained autoencoder: from the stage vae, with the decoder of the stage decoder if there is one."""
+def parts(state: Path) -> tuple[AutoencoderKL, nn.Conv2d]:
+    """The trained autoencoder, and the colours of its inner features: from the stages vae and, if it was run, decoder."""
     vae, head = build(), colours()
     averaged(state / "vae.pt", {"vae": vae, "head": head})
-    set_outer(vae, head)
     if (home(state) / "decoder.pt").exists():
-        averaged(home(state) / "decoder.pt", {"decoder": vae.decoder})
+        averaged(home(state) / "decoder.pt", {"decoder": vae.decoder, "head": head})
+    return vae, head
+
+
+def load(state: Path) -> AutoencoderKL:
+    """The trained autoencoder with its outer levels."""
+    vae, head = parts(state)
+    set_outer(vae, head)
     return vae.eval()
 
 
