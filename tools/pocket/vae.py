@@ -261,7 +261,9 @@ def train(
         widen(vae, start)
         if AutoencoderKL.load_config(start)["latent_channels"] == LATENTS:
             keep_scales(state)
-        fit_head(vae, head, pictures(state, concepts, styles, random.Random(seed), 8, None))
+            read_head(vae, head)
+        else:
+            fit_head(vae, head, pictures(state, concepts, styles, random.Random(seed), 8, None))
     for part in (
         vae.decoder.up_blocks[3].upsamplers,
         *vae.decoder.up_blocks[4:],
@@ -306,6 +308,15 @@ def pictures(
             picture = picture[:, top : top + side, left : left + side]
         rows.append(picture)
     return torch.stack(rows).mul_(2).sub_(1)
+
+
+@torch.no_grad()
+def read_head(vae: AutoencoderKL, head: nn.Conv2d) -> None:
+    """Set the head to the colours that set_outer gave an autoencoder."""
+    shortcut = vae.decoder.up_blocks[4].resnets[0].conv_shortcut
+    for colour in range(3):
+        head.weight[colour] = shortcut.weight[4 * colour]
+        head.bias[colour] = shortcut.bias[4 * colour]
 
 
 @torch.no_grad()
