@@ -11,9 +11,20 @@ export type VaeGraphOptions = {
   /** Latent rows and columns. */
   readonly height: number
   readonly width: number
+  /** State-dict paths of resnets whose residual branch is zero and left out. */
+  readonly silent?: ReadonlySet<string>
 }
 
-type Scope = { readonly g: GraphBuilder; readonly attention: 'fused' | 'plain'; readonly normNumGroups: number }
+type Scope = {
+  readonly g: GraphBuilder
+  readonly attention: 'fused' | 'plain'
+  readonly normNumGroups: number
+  readonly silent?: ReadonlySet<string> | undefined
+}
+
+function scopeOf(g: GraphBuilder, { normNumGroups }: VaeConfig, { attention: kind, silent }: VaeGraphOptions): Scope {
+  return { g, attention: kind, normNumGroups, silent }
+}
 
 /** Epsilon of every norm in an AutoencoderKL. */
 export const epsilon = 1e-6
@@ -29,7 +40,7 @@ export function vaeDecoderGraph(config: VaeConfig, options: VaeGraphOptions): Gr
 
 /** The decoder from its input to the resnets of its up block number `count`, whose upsampler is left out. */
 export function decoderBlocks(g: GraphBuilder, config: VaeConfig, options: VaeGraphOptions, count: number): Value {
-  const scope = { g, attention: options.attention, normNumGroups: config.normNumGroups }
+  const scope = scopeOf(g, config, options)
   const channels = config.blockOutChannels.toReversed()
   const latents = g.input('latents', [options.batch, config.latentChannels, options.height, options.width])
   const quantised = config.usePostQuantConv
@@ -59,7 +70,7 @@ export function decoderBlocks(g: GraphBuilder, config: VaeConfig, options: VaeGr
  */
 export function vaeEncoderGraph(config: VaeConfig, options: VaeGraphOptions): Graph {
   const g = new GraphBuilder('vae encoder', options.precision)
-  const scope = { g, attention: options.attention, normNumGroups: config.normNumGroups }
+  const scope = scopeOf(g, config, options)
   const factor = vaeScaleFactor(config)
   const image = g.input('image', [options.batch, config.inChannels, options.height * factor, options.width * factor])
   let x = conv2d(g, image, 'encoder.conv_in', config.blockOutChannels[0])
@@ -87,12 +98,14 @@ function midBlock(scope: Scope, input: Value, path: string, addAttention: boolea
   return resnet(scope, attended, `${path}.resnets.1`, channels)
 }
 
-function resnet({ g, normNumGroups }: Scope, x: Value, path: string, outChannels: number): Value {
+function resnet({ g, normNumGroups, silent }: Scope, x: Value, path: string, outChannels: number): Value {
+  const shortcut = (): Value =>
+    x.shape[1] === outChannels ? x : conv2d(g, x, `${path}.conv_shortcut`, outChannels, { kernel: 1 })
+  if (silent?.has(path)) return shortcut()
   const norm = (value: Value, name: string): Value => groupNorm(g, value, `${path}.${name}`, normNumGroups, epsilon)
   const hidden = conv2d(g, silu(g, norm(x, 'norm1')), `${path}.conv1`, outChannels)
   const residual = conv2d(g, silu(g, norm(hidden, 'norm2')), `${path}.conv2`, outChannels)
-  const shortcut = x.shape[1] === outChannels ? x : conv2d(g, x, `${path}.conv_shortcut`, outChannels, { kernel: 1 })
-  return g.add(shortcut, residual)
+  return g.add(shortcut(), residual)
 }
 
 /** One head of attention over all pixels, (B, C, H, W) → same. */

@@ -3,6 +3,7 @@ import type { Session } from '../backend.ts'
 import { vaeDecoderGraph } from '../models/vae.ts'
 import { vaeScaleFactor, type VaeConfig } from '../models/vae-config.ts'
 import { createSession, type NetworkSource } from './network-source.ts'
+import { silentResiduals } from './silent-residuals.ts'
 import { StripDecoder, stripDecodeBytes } from './strip-decoder.ts'
 
 /** Latent rows and columns. */
@@ -23,7 +24,8 @@ export class VaeDecoder implements AsyncDisposable {
     const { backend, config, precision } = source
     if (decodesInStrips(config, options)) return new VaeDecoder(await StripDecoder.load(source, options))
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
-    const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, ...options })
+    const silent = await silentResiduals(source.weights)
+    const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, silent, ...options })
     return new VaeDecoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
   }
 

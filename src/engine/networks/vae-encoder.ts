@@ -3,6 +3,7 @@ import type { Session } from '../backend.ts'
 import { vaeEncoderGraph } from '../models/vae.ts'
 import { vaeScaleFactor, type VaeConfig } from '../models/vae-config.ts'
 import { createSession, type NetworkSource } from './network-source.ts'
+import { silentResiduals } from './silent-residuals.ts'
 
 /** Latent rows and columns. */
 export type VaeEncoderOptions = { readonly height: number; readonly width: number }
@@ -18,7 +19,8 @@ export class VaeEncoder implements AsyncDisposable {
   static async load(source: NetworkSource<VaeConfig>, { height, width }: VaeEncoderOptions): Promise<VaeEncoder> {
     const { backend, config, precision } = source
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
-    const graph = vaeEncoderGraph(config, { precision, attention, batch: 1, height, width })
+    const silent = await silentResiduals(source.weights)
+    const graph = vaeEncoderGraph(config, { precision, attention, batch: 1, silent, height, width })
     return new VaeEncoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
   }
 
