@@ -29,6 +29,7 @@ MIXES: dict[str, dict[str, float]] = {
     "single": {"single": 1},
     "mostly-single": {"single": 0.72, "small": 0.05, "left": 0.02, "right": 0.02, "pair": 0.12, "stack": 0.03, "twice": 0.04},
     "all": {"single": 0.5, "small": 0.08, "left": 0.04, "right": 0.04, "pair": 0.2, "stack": 0.05, "twice": 0.05, "three": 0.04},
+    "pairs": {"pair": 0.8, "stack": 0.2},
 }  # fmt: skip
 OPENINGS = ("a picture of ", "an illustration of ", "an icon of ", "a drawing of ")
 

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch", type=int, help="samples a step (default: the stage's)")
     parser.add_argument("--start", type=Path, help="vae, text, unet: a trained model's folder to start from")
-    parser.add_argument("--mix", default="mostly-single", help="latents: which layouts (single, mostly-single, all)")
+    parser.add_argument("--mix", default="mostly-single", help="latents: which layouts (single, mostly-single, all, pairs)")
     parser.add_argument("--plain", type=float, help="latents: share of backgrounds of one colour")
     parser.add_argument("--count", type=int, default=4000, help="latents: how many scenes")
     parser.add_argument("--size", default="1024x1024", help="latents: width x height")
