@@ -129,6 +129,25 @@ test('the two forms of attention agree, with one and with several heads', async 
   expect(relativeError(results[0], results[1])).toBeGreaterThan(1e-3)
 })
 
+test('a change of each element is made before the moves behind it, and is the same', async () => {
+  const shape = [2, 3, 4]
+  const x: Tensor = { shape, data: Float32Array.from({ length: 24 }, (_, i) => Math.sin(i)) }
+  const g = new GraphBuilder('moves', 'fp32')
+  const moved = g.reshape(g.transpose(g.reshape(g.input('x', shape), [6, 4]), [1, 0]), [2, 12])
+  g.output('behind', silu(g, moved))
+  g.output(
+    'before',
+    g.beforeMoves(moved, (value) => silu(g, value)),
+  )
+  const graph = g.finish()
+  expect(graph.nodes.filter(({ opType }) => opType === 'QuickGelu').map(({ inputs }) => inputs[0])).toEqual([
+    moved.name,
+    'x',
+  ])
+  const { behind, before } = await runGraph(graph, new Map(), { x })
+  expect(before).toEqual(behind)
+})
+
 test.each(backendNames)('%s: a linear with a LoRA branch equals the linear with the merged weight', async (backend) => {
   const weight = golden.get('linear/w/weight')! // (40, 24)
   const x = golden.get('linear/x')!

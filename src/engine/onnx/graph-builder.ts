@@ -66,6 +66,8 @@ export class GraphBuilder {
   readonly layerInputs = new Map<string, { readonly value: Value; readonly kernel: number }>()
   /** A value's name → how it is computed with its last axis multiplied by factors (C), without a pass of its own. */
   readonly scaled = new Map<string, (factors: Value) => Value>()
+  /** A moved value's name → what was moved, and how: nothing but places of elements changes. */
+  readonly #moves = new Map<string, { readonly from: Value; readonly move: (value: Value) => Value }>()
   readonly #nodes: NodeProto[] = []
   readonly #constants = new Map<string, TensorProto>()
   readonly #weights = new Map<string, WeightUse>()
@@ -205,12 +207,25 @@ export class GraphBuilder {
     if (value.shape.join() === shape.join()) return value
     if (!shape.includes(-1) && elementCount(value.shape) !== elementCount(shape))
       throw new AppError('internal', `${value.name}: [${value.shape.join()}] cannot be read as [${shape.join()}]`)
-    return this.node('Reshape', [value, this.integers(shape)], shape)
+    const moved = this.node('Reshape', [value, this.integers(shape)], shape)
+    this.#moves.set(moved.name, { from: value, move: (other) => this.reshape(other, shape) })
+    return moved
   }
 
   transpose(value: Value, perm: readonly number[]): Value {
     const shape = perm.map((axis) => value.shape[axis])
-    return this.node('Transpose', [value], shape, { attributes: { perm } })
+    const moved = this.node('Transpose', [value], shape, { attributes: { perm } })
+    this.#moves.set(moved.name, { from: value, move: (other) => this.transpose(other, perm) })
+    return moved
+  }
+
+  /**
+   * `change(value)`, for a change of each element by itself: done before the reshapes and transpositions that made the
+   * value, next to what computed its elements.
+   */
+  beforeMoves(value: Value, change: (value: Value) => Value): Value {
+    const made = this.#moves.get(value.name)
+    return made ? made.move(this.beforeMoves(made.from, change)) : change(value)
   }
 
   add(a: Value, b: Value): Value {

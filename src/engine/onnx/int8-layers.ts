@@ -176,12 +176,17 @@ function wholeInBytes(
   return { values, scale, zeroPoint }
 }
 
-/** A value rounded to its layer's range, as floating-point numbers again. */
+/**
+ * A value rounded to its layer's range, as floating-point numbers again. OpenVINO's kernels round what they compute, but
+ * not behind a transposition.
+ */
 function throughBytes(g: GraphBuilder, x: Value, { range }: QuantizedLayer, path: string): Value {
   if (range === null) throw new AppError('internal', `${path}: weights in rows need a range for their input`)
   const { scale, zeroPoint } = rangeConstants(g, range)
   const [rounded] = g.once(`rounded ${x.name} ${scale.name}`, () => [
-    g.node('DequantizeLinear', [toBytes(g, x, scale, zeroPoint), scale, zeroPoint], x.shape),
+    g.beforeMoves(x, (value) =>
+      g.node('DequantizeLinear', [toBytes(g, value, scale, zeroPoint), scale, zeroPoint], value.shape),
+    ),
   ])
   return rounded
 }

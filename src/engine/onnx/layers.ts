@@ -127,15 +127,20 @@ export function groupNorm(g: GraphBuilder, x: Value, path: string, groups: numbe
   return g.add(scaled, g.weight(`${path}.bias`, [channels], [channels, 1, 1]))
 }
 
-/** LayerNorm over the last axis. */
+/** LayerNorm over rows. (N, C) → same. */
 export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: number): Value {
-  const size = x.shape.at(-1)!
+  const size = x.shape[1]
+  // Of a norm over rows OpenVINO makes the scale and the bias a part of the rounding behind it, whose ranges then differ
+  // from column to column, for which it has a slow kernel. Of one over (1, N, C) it does not.
+  const input = g.quantization?.weightLayout === 'rows' ? g.reshape(x, [1, ...x.shape]) : x
   const [weight, bias] = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
-  const norm = (scale: Value, shift: Value): Value =>
-    g.node('LayerNormalization', [x, scale, shift], x.shape, {
+  const norm = (scale: Value, shift: Value): Value => {
+    const normed = g.node('LayerNormalization', [input, scale, shift], input.shape, {
       attributes: { axis: -1, epsilon: { float: epsilon } },
       name: path,
     })
+    return g.reshape(normed, x.shape)
+  }
   const y = norm(weight, bias)
   g.scaled.set(y.name, (factors) => norm(g.multiply(weight, factors), g.multiply(bias, factors)))
   return y
@@ -204,7 +209,8 @@ function attended(
   const [rows, channels] = q.shape as [number, number]
   const lengthOf = (x: Value): number => (x.shape[0] === -1 ? -1 : x.shape[0] / batch)
   const batched = (x: Value): Value => g.reshape(x, [batch, lengthOf(x), channels])
-  if (kind === 'fused' && !mask) {
+  // OpenVINO makes one kernel of the plain form, too, which then also rounds what comes out.
+  if (kind === 'fused' && !mask && g.quantization?.weightLayout !== 'rows') {
     const y = g.node('MultiHeadAttention', [batched(q), batched(k), batched(v)], [batch, rows / batch, channels], {
       domain: 'com.microsoft',
       attributes: { num_heads: heads },
