@@ -97,7 +97,17 @@ def amounts(t: torch.Tensor) -> torch.Tensor:
     return torch.where((t >= NOISY) & (u < WITHOUT_TRACE + OTHER_AMOUNT), other, torch.ones(()))
 
 
-def train(state: Path, pattern: str, time_allowed: Time, device: torch.device, seed: int, start: Path | None, batch: int) -> None:
+def train(
+    state: Path,
+    pattern: str,
+    time_allowed: Time,
+    device: torch.device,
+    seed: int,
+    start: Path | None,
+    batch: int,
+    rate: float,
+    cool: float,
+) -> None:
     """The stage unet."""
     torch.manual_seed(seed)
     data = load(state, pattern)
@@ -113,10 +123,10 @@ def train(state: Path, pattern: str, time_allowed: Time, device: torch.device, s
     else:
         precondition(network)
     network.to(device, memory_format=torch.channels_last)
-    run = Run(home(state) / "unet.pt", {"unet": network}, 1e-3, device, seed, 0.9985)
+    run = Run(home(state) / "unet.pt", {"unet": network}, rate, device, seed, 0.9985)
     left = alphas_cumprod().to(device)
     share = torch.tensor([float(len(z)) for z, _ in data.values()])
-    for _ in run.budget(time_allowed, 0.35):
+    for _ in run.budget(time_allowed, cool):
         size = list(data)[int(torch.multinomial(share, 1))]
         z, (states, pooled) = data[size][0], features[size]
         count = max(4, round(batch * 1024 * 1024 / (size[0] * size[1])))
