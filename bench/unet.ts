@@ -1,12 +1,12 @@
 // One evaluation of a checkpoint's UNet: seconds, load, memory; beside a prototype in the same minutes, and against torch.
 //
-//   node bench/unet.ts --model FILE|FOLDER [--sizes 1024,512] [--rounds 2] [--cache DIR] [--threads N]
+//   node bench/unet.ts --model FILE|FOLDER [--sizes 1024,512] [--rounds 2] [--runs 2] [--cache DIR] [--threads N]
 //                      [--backend onnxruntime|openvino] [--precision fp32|fp16|bf16|int8]
 //                      [--prototype FOLDER]   a folder with unet.js, run as `node unet.js f32 LATENTS 1 extended 1`
 //                      [--compare FILE]       inputs and noise_pred of `tools/reference/real_size.py forward`;
 //                                             [--tolerance 1e-3] is the relative error that passes
 //
-// Every measurement is a process of its own with two evaluations; ours and the prototype's take turns, because the speed
+// Every measurement is a process of its own with --runs evaluations; ours and the prototype's take turns, because the speed
 // of a machine drifts. The table gives the smallest time of all rounds.
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -32,6 +32,7 @@ const { values } = parseArgs({
     model: { type: 'string' },
     sizes: { type: 'string', default: '1024,512' },
     rounds: { type: 'string', default: '2' },
+    runs: { type: 'string', default: '2' },
     cache: { type: 'string', default: '.bench-cache' },
     threads: { type: 'string', default: String(availableParallelism()) },
     backend: { type: 'string', default: 'onnxruntime' },
@@ -89,7 +90,7 @@ async function measure(model: string, latents: number): Promise<Measurement> {
   return await withUNet(model, options, async (unet, loadSeconds) => {
     const inputs = randomInputs(unet, latents)
     const seconds: number[] = []
-    for (let run = 0; run < 2; run++) {
+    for (let run = 0; run < Number(values.runs); run++) {
       const start = performance.now()
       await predict(unet, inputs)
       seconds.push((performance.now() - start) / 1000)

@@ -2,12 +2,13 @@
 //
 //   node bench/peers/peers.ts setup [--python FILE]               a virtual environment with the peers, their networks
 //   node bench/peers/peers.ts run --model FILE|FOLDER [--parts unet,vae] [--sizes 1024,512] [--rounds 2]
-//                                 [--only NAME,…] [--limit-minutes 0]
+//                                 [--runs 4] [--only NAME,…] [--limit-minutes 0]
 //   node bench/peers/peers.ts table
 //                     all: [--folder .bench-peers] [--cache DIR] [--threads N] [--tiny]
 //
-// Each measurement is a process of its own that loads and runs twice; programs take turns, since the speed of a machine
-// drifts. Measurements are kept in FOLDER/results.jsonl, so that the rounds may be spread over several calls:
+// Each measurement is a process of its own that loads and makes --runs evaluations, of which the first counts for nobody:
+// some of our weights are packed during it. Programs take turns, since the speed of a machine drifts. Measurements are
+// kept in FOLDER/results.jsonl, so that the rounds may be spread over several calls:
 // --limit-minutes begins none after so long. --tiny measures small networks, to try the command itself.
 import { execFileSync, spawn } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
@@ -24,6 +25,7 @@ const { positionals, values } = parseArgs({
     parts: { type: 'string', default: 'unet,vae' },
     sizes: { type: 'string', default: '1024,512' },
     rounds: { type: 'string', default: '2' },
+    runs: { type: 'string', default: '4' },
     only: { type: 'string' },
     'limit-minutes': { type: 'string', default: '0' },
     folder: { type: 'string', default: '.bench-peers' },
@@ -123,7 +125,23 @@ async function measure({ program, precision }: Contest, part: Part, size: string
   const [file, args] =
     program.by === 'sepia'
       ? [process.execPath, ownArguments(program, precision, part, size)]
-      : [python(), [script, 'run', program.by, precision, part, size, networks, '--threads', values.threads, ...tiny]]
+      : [
+          python(),
+          [
+            script,
+            'run',
+            program.by,
+            precision,
+            part,
+            size,
+            networks,
+            '--runs',
+            values.runs,
+            '--threads',
+            values.threads,
+            ...tiny,
+          ],
+        ]
   const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   // Each look walks all pages of the process: twenty a second took a third of two cores from what is measured.
   const stop = watchMemory(child.pid!, 1000)
@@ -136,7 +154,7 @@ async function measure({ program, precision }: Contest, part: Part, size: string
 }
 
 function ownArguments({ backend }: Program, precision: string, part: Part, size: string): string[] {
-  const common = ['--model', values.model!, '--cache', values.cache, '--threads', values.threads]
+  const common = ['--model', values.model!, '--cache', values.cache, '--runs', values.runs, '--threads', values.threads]
   const engine = ['--backend', backend!, '--precision', precision]
   return part === 'unet'
     ? [path.join(import.meta.dirname, '../unet.ts'), ...common, ...engine, '--once', String(Number(size) / 8)]
@@ -175,8 +193,9 @@ function ratios({ program, precision }: Contest, part: Part, size: string, all: 
   return [(Math.min(...own) / Math.min(...theirs)).toFixed(2), (median(own) / median(theirs)).toFixed(2)]
 }
 
+/** All evaluations but each process's first. */
 function secondsOf(some: readonly Result[]): number[] {
-  return some.flatMap(({ seconds }) => seconds)
+  return some.flatMap(({ seconds }) => seconds.slice(1))
 }
 
 function isOf(one: Result, { program, precision }: Contest, part: string, size: string): boolean {
