@@ -70,6 +70,8 @@ const networks = path.join(folder, values.tiny ? 'networks-tiny' : 'networks')
 const results = path.join(folder, values.tiny ? 'results-tiny.jsonl' : 'results.jsonl')
 const script = path.join(import.meta.dirname, 'peer.py')
 const tiny = values.tiny ? ['--tiny'] : []
+const shared = ['--runs', values.runs, '--threads', values.threads]
+if (!(Number(values.runs) >= 2)) throw new Error(`--runs must be at least 2, got ${values.runs}`)
 
 const command = positionals[0]
 if (command === 'setup') setup()
@@ -125,23 +127,7 @@ async function measure({ program, precision }: Contest, part: Part, size: string
   const [file, args] =
     program.by === 'sepia'
       ? [process.execPath, ownArguments(program, precision, part, size)]
-      : [
-          python(),
-          [
-            script,
-            'run',
-            program.by,
-            precision,
-            part,
-            size,
-            networks,
-            '--runs',
-            values.runs,
-            '--threads',
-            values.threads,
-            ...tiny,
-          ],
-        ]
+      : [python(), [script, 'run', program.by, precision, part, size, networks, ...shared, ...tiny]]
   const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   // Each look walks all pages of the process: twenty a second took a third of two cores from what is measured.
   const stop = watchMemory(child.pid!, 1000)
@@ -154,7 +140,7 @@ async function measure({ program, precision }: Contest, part: Part, size: string
 }
 
 function ownArguments({ backend }: Program, precision: string, part: Part, size: string): string[] {
-  const common = ['--model', values.model!, '--cache', values.cache, '--runs', values.runs, '--threads', values.threads]
+  const common = ['--model', values.model!, '--cache', values.cache, ...shared]
   const engine = ['--backend', backend!, '--precision', precision]
   return part === 'unet'
     ? [path.join(import.meta.dirname, '../unet.ts'), ...common, ...engine, '--once', String(Number(size) / 8)]
