@@ -5,6 +5,7 @@ import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import type { FloatFormat } from '../backend.ts'
 import type { Quantization } from '../quantize/quantization.ts'
+import { broadcast } from './broadcast.ts'
 import {
   elementTypes,
   type Attribute,
@@ -291,16 +292,4 @@ function rounded(values: readonly number[], precision: FloatFormat): Float32Arra
   const words = new Uint16Array(values.length)
   f32ToBf16(floats, words)
   return words
-}
-
-function broadcast(a: Value, b: Value): readonly number[] {
-  const rank = Math.max(a.shape.length, b.shape.length)
-  const at = (value: Value, axis: number): number => value.shape[axis - rank + value.shape.length] ?? 1
-  return Array.from({ length: rank }, (_, axis) => {
-    const [x, y] = [at(a, axis), at(b, axis)]
-    if (x !== y && x !== 1 && y !== 1)
-      throw new AppError('internal', `${a.name} [${a.shape.join()}] and ${b.name} [${b.shape.join()}] do not broadcast`)
-    // A size that is known at the run only, −1, is wider than 1.
-    return x === 1 ? y : x
-  })
 }
