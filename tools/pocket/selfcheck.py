@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import backgrounds
+import outer
 import unet
 import vae
 from concepts import LIST, TIERS
@@ -50,7 +51,7 @@ def check_unet() -> None:
 def check_vae() -> None:
     """The outer levels enlarge bilinearly; the encoder needs the picture at a quarter alone; scaling changes nothing."""
     network, head = vae.build(), vae.colours()
-    vae.set_outer(network, head)
+    outer.set_outer(network, head)
     x = F.interpolate(torch.rand(1, 3, 8, 8) * 2 - 1, (256, 256), mode="bilinear")
     z = vae.encode(network, F.avg_pool2d(x, 4))
     whole = network.encode(x).latent_dist.mean
@@ -59,9 +60,9 @@ def check_vae() -> None:
     h = h / h.abs().max()
     wanted = enlarge(head(h))
     # The border too, which padding with zeros alone would darken by a quarter at each level.
-    check("outer levels against what the stage decoder takes them for, of 2", float((vae.decode_outer(network, h) - wanted).abs().max()), 0.05)
+    check("outer levels against what the stage decoder takes them for, of 2", float((outer.decode_outer(network, h) - wanted).abs().max()), 0.05)
     known = vae.colours()
-    vae.read_head(network, known)
+    outer.read_head(network, known)
     differences = [(a - b).abs().max() for a, b in zip(known.parameters(), head.parameters(), strict=True)]
     check("colours read back", float(max(differences)), 0)
     before = network.decode(z).sample
