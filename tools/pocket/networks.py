@@ -37,11 +37,11 @@ def alphas_cumprod() -> torch.Tensor:
 
 
 def unet(channels: tuple[int, ...] = CHANNELS) -> UNet2DConditionModel:
-    """An untrained UNet. The largest maps get few channels; the text is seen where the maps are small."""
+    """An untrained UNet. The largest maps get few channels; the text is seen at 16 × 16 places and fewer."""
     network = UNet2DConditionModel(
         sample_size=32, in_channels=LATENTS, out_channels=LATENTS, block_out_channels=channels, layers_per_block=1,
-        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         norm_num_groups=8, cross_attention_dim=WIDTH + WIDTH_2, attention_head_dim=HEADS, transformer_layers_per_block=1,
         use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=32,
         projection_class_embeddings_input_dim=6 * 32 + WIDTH_2, time_embedding_dim=256, resnet_time_scale_shift="scale_shift",

@@ -7,6 +7,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 
 import backgrounds
 import outer
@@ -45,6 +46,22 @@ def check_unet() -> None:
             values.append(float((y - x).std()))
     for t, limit in ((850, 0.02), (999, 0.006)):
         check(f"untrained UNet at t = {t}, away from its input", median(apart[t]), limit)
+
+
+@torch.no_grad()
+def check_growth() -> None:
+    """A trained UNet without attention at 16 × 16 goes on as it was with it."""
+    network = new_unet()
+    smaller = UNet2DConditionModel.from_config(
+        network.config,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    )
+    unet.start_from(network, smaller)
+    added = {"text_embeds": torch.randn(1, WIDTH_2), "time_ids": torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]])}
+    given = torch.randn(1, 16, 32, 32), torch.tensor(500), torch.randn(1, 77, WIDTH + WIDTH_2)
+    apart = network(*given, added_cond_kwargs=added).sample - smaller(*given, added_cond_kwargs=added).sample
+    check("UNet with more attention against the one it began as", float(apart.abs().max()), 1e-4)
 
 
 @torch.no_grad()
@@ -111,3 +128,4 @@ if __name__ == "__main__":
     check_run()
     check_vae()
     check_unet()
+    check_growth()

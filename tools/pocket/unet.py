@@ -83,6 +83,17 @@ def precondition(network: UNet2DConditionModel) -> None:
     network.add_embedding.linear_2.weight.mul_(0.3)
 
 
+@torch.no_grad()
+def start_from(network: UNet2DConditionModel, trained: UNet2DConditionModel) -> None:
+    """Take a trained UNet's weights. Attention that it lacks is added as nothing: its last layer begins at zero."""
+    missing, unknown = network.load_state_dict(trained.state_dict(), strict=False)
+    if unknown or (other := [name for name in missing if ".attentions." not in name]):
+        raise SystemExit(f"--start has a UNet that is not a part of this one: {(unknown or other)[0]}")
+    for name, parameter in network.named_parameters():
+        if name in missing and ".proj_out." in name:
+            parameter.zero_()
+
+
 def timesteps(count: int) -> torch.Tensor:
     """Random timesteps, evenly spread within their part of the schedule."""
     u = (torch.arange(count) + torch.rand(count)) / count
@@ -119,7 +130,7 @@ def train(
         features[size] = tuple(torch.cat([p[i].bfloat16() for p in pairs]) for i in (0, 1))
     network = unet()
     if start:
-        network.load_state_dict(UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32).state_dict())
+        start_from(network, UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32))
     else:
         precondition(network)
     network.to(device, memory_format=torch.channels_last)
