@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="samples a step (default: the stage's)")
     parser.add_argument("--rate", type=float, help="unet: largest learning rate (default 0.001)")
     parser.add_argument("--cool", type=float, help="unet: the part of the time in which it falls, the last (default 0.35)")
+    parser.add_argument("--pull", type=float, help="unet: the part of a caption's effect that is learnt (default 1)")
     parser.add_argument("--start", type=Path, help="vae, text, unet: a trained model's folder to start from")
     parser.add_argument("--mix", default="mostly-single", help="latents: which layouts (single, mostly-single, all, pairs)")
     parser.add_argument("--plain", type=float, help="latents: share of backgrounds of one colour")
@@ -58,11 +59,12 @@ def main() -> None:
     parser.add_argument("--size", default="1024x1024", help="latents: width x height")
     parser.add_argument("--pattern", default="*", help="unet: which files of latents (default: all)")
     args = parser.parse_args()
-    if args.stage != "unet" and (args.rate is not None or args.cool is not None):
-        parser.error(f"--rate and --cool are for the stage unet, got {args.stage}")
+    if args.stage != "unet" and not args.rate is args.cool is args.pull is None:
+        parser.error(f"--rate, --cool and --pull are for the stage unet, got {args.stage}")
     rate, cool = 1e-3 if args.rate is None else args.rate, 0.35 if args.cool is None else args.cool
-    if rate <= 0 or not 0 <= cool <= 1:
-        parser.error(f"--rate must be positive and --cool 0 to 1, got {rate} and {cool}")
+    pull = 1 if args.pull is None else args.pull
+    if rate <= 0 or not 0 <= cool <= 1 or not 0 < pull <= 1:
+        parser.error(f"--rate must be positive, --cool 0 to 1, --pull above 0 to 1, got {rate}, {cool} and {pull}")
 
     import torch
 
@@ -133,7 +135,7 @@ def main() -> None:
             import unet
 
             batch = args.batch or 32
-            unet.train(args.state, args.pattern, allowed, device, args.seed, args.start, batch, rate, cool)
+            unet.train(args.state, args.pattern, allowed, device, args.seed, args.start, batch, rate, cool, pull)
         case "quality":
             import decoder
             from evaluate import sheet
