@@ -1,9 +1,10 @@
 // Linears and convolutions in 8-bit integers, in the forms that have fast kernels: for onnxruntime one product of unsigned
 // rows by signed columns (convolutions gather their 3×3 windows first), for OpenVINO the layer between QuantizeLinear
-// and DequantizeLinear, which its CPU plugin fuses into one kernel.
+// and DequantizeLinear, which its CPU plugin fuses into one kernel. There the middle of an input's range is taken off in
+// the bias: kernels that take it off by themselves prepare weights up to nine times longer.
 import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
-import { outputParts, type QuantizedLayer } from '../quantize/quantization.ts'
+import { outputParts, type InputRange, type QuantizedLayer } from '../quantize/quantization.ts'
 import { factorsOf } from '../quantize/smoothing.ts'
 import type { GraphBuilder, Value } from './graph-builder.ts'
 
@@ -43,11 +44,14 @@ export function int8Linear(
   const added = bias ? g.weightRows(`${path}.bias`, [outFeatures], from, count) : null
   if (weightLayout(g) === 'rows') {
     const weight = g.int8Weight(`${path}.weight`, [outFeatures, inFeatures], [count, inFeatures], from)
-    const inputs = [throughBytes(g, input, layer, path), widened(g, weight, scales)]
-    return g.node('Gemm', added ? [...inputs, added] : inputs, [rows, count], {
-      attributes: { transB: 1 },
-      name: path,
-    })
+    const range = rangeOfRows(layer, path)
+    const sums = g.weightRows(`${path}.weight_sum`, [outFeatures], from, count)
+    const inputs = [
+      fromBytes(g, inBytes(g, input, range), range),
+      widened(g, weight, scales),
+      shifted(g, added, sums, range),
+    ]
+    return g.node('Gemm', inputs, [rows, count], { attributes: { transB: 1 }, name: path })
   }
   const parts = outputParts(path)
   if (parts % share.of !== 0) throw new AppError('internal', `${path}: its weight lies in ${parts} parts`)
@@ -81,12 +85,21 @@ export function int8Conv2d(
   const bias = g.weight(`${path}.bias`, [outChannels])
   if (weightLayout(g) === 'rows') {
     const weight = g.int8Weight(`${path}.weight`, [outChannels, inChannels, kernel, kernel])
-    const inputs = [throughBytes(g, input, layer, path), widened(g, weight, scales), bias]
-    const attributes = {
-      kernel_shape: [kernel, kernel],
-      strides: [stride, stride],
-      pads: [padding, padding, padEnd, padEnd],
-    }
+    const range = rangeOfRows(layer, path)
+    // What stands for 0 is put round the map, since a convolution puts 0 there, which stands for the lowest value.
+    const bytes = inBytes(g, input, range)
+    const padded =
+      padding + padEnd === 0
+        ? bytes
+        : g.node(
+            'Pad',
+            [bytes, g.integers([0, 0, padding, padding, 0, 0, padEnd, padEnd]), rangeConstants(g, range).zeroPoint],
+            [batch, inChannels, height + padding + padEnd, width + padding + padEnd],
+            { attributes: { mode: 'constant' } },
+          )
+    const sums = g.weight(`${path}.weight_sum`, [outChannels])
+    const inputs = [fromBytes(g, padded, range), widened(g, weight, scales), shifted(g, bias, sums, range)]
+    const attributes = { kernel_shape: [kernel, kernel], strides: [stride, stride], pads: [0, 0, 0, 0] }
     return g.node('Conv', inputs, [batch, outChannels, ...size], { attributes, name: path })
   }
   const columns = kernel * kernel * inChannels
@@ -176,22 +189,38 @@ function wholeInBytes(
   return { values, scale, zeroPoint }
 }
 
-/**
- * A value rounded to its layer's range, as floating-point numbers again. OpenVINO's kernels round what they compute, but
- * not behind a transposition.
- */
-function throughBytes(g: GraphBuilder, x: Value, { range }: QuantizedLayer, path: string): Value {
+/** The range of a layer whose weights lie in rows. */
+function rangeOfRows({ range }: QuantizedLayer, path: string): InputRange {
   if (range === null) throw new AppError('internal', `${path}: weights in rows need a range for their input`)
-  const { scale, zeroPoint } = rangeConstants(g, range)
-  const [rounded] = g.once(`rounded ${x.name} ${scale.name}`, () => [
-    g.beforeMoves(x, (value) =>
-      g.node('DequantizeLinear', [toBytes(g, value, scale, zeroPoint), scale, zeroPoint], value.shape),
-    ),
-  ])
-  return rounded
+  return range
 }
 
-function rangeConstants(g: GraphBuilder, { scale, zeroPoint }: { scale: number; zeroPoint: number }) {
+/** A value in the bytes of a range. OpenVINO's kernels round what they compute, but not behind a transposition. */
+function inBytes(g: GraphBuilder, x: Value, range: InputRange): Value {
+  const { scale, zeroPoint } = rangeConstants(g, range)
+  const [bytes] = g.once(`bytes of ${x.name} ${scale.name}`, () => [
+    g.beforeMoves(x, (value) => toBytes(g, value, scale, zeroPoint)),
+  ])
+  return bytes
+}
+
+/** Bytes as scale · q, which is scale · zeroPoint too large: {@link shifted} makes up for it. */
+function fromBytes(g: GraphBuilder, bytes: Value, range: InputRange): Value {
+  const { scale } = rangeConstants(g, range)
+  const [values] = g.once(`scaled ${bytes.name} ${scale.name}`, () => [
+    g.node('DequantizeLinear', [bytes, scale], bytes.shape),
+  ])
+  return values
+}
+
+/** The bias of a layer whose input is scale · zeroPoint too large everywhere; null stands for none. */
+function shifted(g: GraphBuilder, bias: Value | null, sums: Value, { scale, zeroPoint }: InputRange): Value {
+  const shift = scale * zeroPoint
+  const added = g.multiply(sums, g.floats(`shift[${-shift}]`, [], [-shift]))
+  return bias ? g.add(bias, added) : added
+}
+
+function rangeConstants(g: GraphBuilder, { scale, zeroPoint }: InputRange): { scale: Value; zeroPoint: Value } {
   const name = `range[${scale},${zeroPoint}]`
   return { scale: g.floats(name, [], [scale]), zeroPoint: g.bytes(`zero[${zeroPoint}]`, [], [zeroPoint]) }
 }

@@ -10,11 +10,11 @@ import { componentHash } from '../weights/hash.ts'
 import type { CacheOptions } from '../weights/kept-file.ts'
 import { inFileOrder, storedLength } from '../weights/tensor-stream.ts'
 import { outputParts, quantizationDigest, type Quantization, type QuantizedLayer } from './quantization.ts'
-import { asColumns, roundWeights } from './round-weights.ts'
+import { asColumns, roundWeights, rowSums } from './round-weights.ts'
 import { factorsOf } from './smoothing.ts'
 
 /** Part of what a rounded file is named by: raised when the same weights come out differently. */
-const quantizeVersion = 1
+const quantizeVersion = 2
 
 export type QuantizeOptions = CacheOptions & {
   readonly quantization: Quantization
@@ -35,7 +35,7 @@ type Plan = {
 
 /**
  * The component's weights with every layer of the quantisation as int8 under its own key, its scales under
- * `<path>.weight_scale`, and all else as fp32. With `changed` those tensors are rounded anew, into a file of their own.
+ * `<path>.weight_scale` and, where weights lie in rows, the sum of each rounded row under `<path>.weight_sum`; all else as fp32. With `changed` those tensors are rounded anew, into a file of their own.
  * Throws `disk_full`, `cache_unwritable`, `bad_file` when the source is cut off or has changed, and `not_finite`.
  */
 export async function quantizeWeights(
@@ -115,6 +115,7 @@ function entriesOf(
   return [
     { name: key, dtype: 'I8', shape: weightLayout === 'rows' ? shape : columnShape(pathOf(key), shape) },
     { name: `${key}_scale`, dtype: 'F32', shape: [shape[0]] },
+    ...(weightLayout === 'rows' ? [{ name: `${key}_sum`, dtype: 'F32' as const, shape: [shape[0]] }] : []),
   ]
 }
 
@@ -145,6 +146,8 @@ async function* chunksOf(plans: readonly Plan[], quantization: Quantization): As
     const laid = weightLayout === 'rows' ? values : asColumns(values, { outputs, kernelArea, parts })
     yield { name: key, bytes: bytesOf(laid), sourceBytes }
     yield { name: `${key}_scale`, bytes: bytesOf(scales), sourceBytes: 0 }
+    if (weightLayout === 'rows')
+      yield { name: `${key}_sum`, bytes: bytesOf(rowSums({ values, scales })), sourceBytes: 0 }
   }
 }
 

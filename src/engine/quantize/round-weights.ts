@@ -37,6 +37,16 @@ export function roundWeights(
   return { values, scales }
 }
 
+/** What a rounded weight gives for an input of ones, for each output channel. */
+export function rowSums({ values, scales }: RoundedWeights): Float32Array {
+  const width = values.length / scales.length
+  return scales.map((scale, output) => {
+    let sum = 0
+    for (let i = output * width; i < (output + 1) * width; i++) sum += values[i]
+    return sum * scale
+  })
+}
+
 /**
  * A rounded weight (out, in, …kernel) as a right-hand matrix (kernel · in, out), the pixels of the kernel outermost, in
  * `parts` matrices one after the other, each with its share of the outputs.

@@ -4,7 +4,7 @@ import { calibrationVersion, parseCalibration } from '#engine/quantize/calibrati
 import { chooseLayers, largestLayerError, rangeOf } from '#engine/quantize/choose-layers.ts'
 import type { InputStatistics } from '#engine/quantize/input-statistics.ts'
 import { quantizableLayers } from '#engine/quantize/quantization.ts'
-import { asColumns, roundWeights } from '#engine/quantize/round-weights.ts'
+import { asColumns, roundWeights, rowSums } from '#engine/quantize/round-weights.ts'
 import { factorsOf, smoothingOf } from '#engine/quantize/smoothing.ts'
 import { weightLimit } from '#engine/quantize/weight-limit.ts'
 import type { Weights } from '#engine/weights/checkpoint.ts'
@@ -20,6 +20,11 @@ test('each output channel has its own scale, and the largest weight is the limit
   expect(() => roundWeights('w', Float32Array.of(NaN), { outputs: 1, kernelArea: 1, limit: 127 }, null)).toThrow(
     'weight "w" holds NaN or infinity',
   )
+})
+
+test('the sum of a rounded row is what it gives for an input of ones', () => {
+  const rounded = { values: Int8Array.of(127, -64, 32, 0, 127, 127), scales: Float32Array.of(0.5, 2) }
+  expect([...rowSums(rounded)]).toEqual([47.5, 508])
 })
 
 test('columns lie pixel by pixel of the kernel, in as many matrices as there are parts', () => {
