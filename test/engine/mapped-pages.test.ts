@@ -4,7 +4,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import koffi from 'koffi'
 import { describe, expect, test } from 'vitest'
 import type { Session } from '#engine/backend.ts'
-import { releaseMappedPages, releasingPages } from '#engine/backends/mapped-pages.ts'
+import { mapFile } from '#engine/backends/mapped-file.ts'
+import { releaseMappedPages, releasingMapping, releasingPages } from '#engine/backends/mapped-pages.ts'
 import { onnxruntimeBackend } from '#engine/backends/onnxruntime.ts'
 import { bindWeights, externalDataRoot } from '#engine/onnx/bind-weights.ts'
 import { GraphBuilder } from '#engine/onnx/graph-builder.ts'
@@ -45,6 +46,18 @@ describe.runIf(process.platform === 'linux')('pages of mapped weights', () => {
     expect(releaseMappedPages(new Set([file]))).toBe(0)
     expect(residentBytes(file)).toBeGreaterThan(bytes * 0.9)
     expect((await session.run({ x }))['y']).toEqual(before['y'])
+  })
+
+  test('are given back while work reads the one mapping that is told', async () => {
+    const file = await weightsFile()
+    using mapped = mapFile(file)
+    const values = new Float32Array(koffi.view(mapped.address, mapped.length))
+    await releasingMapping(mapped, async () => {
+      expect(sumOf(values)).toBe(sumOf(weights))
+      while (residentBytes(file) > 0) await nextTurn()
+      expect(sumOf(values)).toBe(sumOf(weights))
+    })
+    expect(residentBytes(file)).toBe(0)
   })
 
   test('are given back while work reads them, by whatever name its file goes, and when it fails', async () => {

@@ -20,12 +20,25 @@ export async function releasingPages<T>(files: Iterable<string>, work: () => Pro
   if (process.platform !== 'linux') return await work()
   // Mappings are listed by the names that symbolic links lead to.
   const real = new Set(await Promise.all([...files].map((file) => realpath(file))))
-  const timer = setInterval(() => releaseMappedPages(real), intervalMs)
+  return await whileReleasing(() => void releaseMappedPages(real), work)
+}
+
+/** The same for one mapping whose place is known, which spares the list of all of them. */
+export async function releasingMapping<T>(
+  { address, length }: { readonly address: bigint; readonly length: number },
+  work: () => Promise<T>,
+): Promise<T> {
+  if (process.platform !== 'linux') return await work()
+  return await whileReleasing(() => void giveBack(address, BigInt(length)), work)
+}
+
+async function whileReleasing<T>(release: () => void, work: () => Promise<T>): Promise<T> {
+  const timer = setInterval(release, intervalMs)
   try {
     return await work()
   } finally {
     clearInterval(timer)
-    releaseMappedPages(real)
+    release()
   }
 }
 
@@ -37,9 +50,13 @@ export function releaseMappedPages(files: ReadonlySet<string>): number {
     const match = /^([0-9a-f]+)-([0-9a-f]+) r--[ps] \S+ \S+ \S+ +(\/.*?)(?: \(deleted\))?$/.exec(line)
     if (!match || !files.has(match[3])) continue
     const [start, end] = [BigInt(`0x${match[1]}`), BigInt(`0x${match[2]}`)]
-    advise ??= koffi.load(null).func('int madvise(uintptr_t address, size_t length, int advice)') as Advise
     // It fails where another thread has just unmapped the file: there is nothing left to give back.
-    if (advise(start, end - start, dontNeed) === 0) total += Number(end - start)
+    if (giveBack(start, end - start)) total += Number(end - start)
   }
   return total
+}
+
+function giveBack(address: bigint, length: bigint): boolean {
+  advise ??= koffi.load(null).func('int madvise(uintptr_t address, size_t length, int advice)') as Advise
+  return advise(address, length, dontNeed) === 0
 }

@@ -6,7 +6,7 @@ import { open, stat } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { keptFile, type CacheOptions } from '../weights/kept-file.ts'
 import { canMapFiles, mapFile } from './mapped-file.ts'
-import { releasingPages } from './mapped-pages.ts'
+import { releasingMapping } from './mapped-pages.ts'
 import { OpenvinoError, type Handle, type OpenvinoLibrary } from './openvino-library.ts'
 
 /** Part of a file's name: raised when the same graph is compiled differently. */
@@ -72,8 +72,10 @@ export async function openCompiled(
       await handle.datasync()
     }),
   )
-  const { address, length } = owned.use(mapFile(file))
-  const compiled = await releasingPages([file], () => library.importModel(core, address, length, device))
+  const mapped = owned.use(mapFile(file))
+  const compiled = await releasingMapping(mapped, () =>
+    library.importModel(core, mapped.address, mapped.length, device),
+  )
   owned.adopt(compiled, (made) => library.freeCompiled(made))
   const kept = owned.move()
   return { compiled, [Symbol.dispose]: () => kept.dispose() }
