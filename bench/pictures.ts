@@ -1,8 +1,8 @@
-// The pictures of docs/modes.md: each way to make one, with the model that ships. For looking at.
+// The pictures of docs/modes.md and docs/assets.md: each way to make one, with the model that ships. For looking at.
 //
-//   node bench/pictures.ts --output docs/pictures [--only image-to-image|inpaint|outpaint|styles] [--cache DIR] [--threads N]
+//   node bench/pictures.ts --output docs/pictures [--only image-to-image|inpaint|outpaint|styles|assets] [--cache DIR] [--threads N]
 import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { availableParallelism, tmpdir } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -28,7 +28,9 @@ const labelHeight = 26
 const gap = 8
 
 type Cell = { readonly label: string; readonly picture: Uint8Array }
-type Order = Partial<Pick<GenerateTask, 'width' | 'height' | 'negativePrompt' | 'numInferenceSteps'>> & {
+type Order = Partial<
+  Pick<GenerateTask, 'width' | 'height' | 'negativePrompt' | 'numInferenceSteps' | 'loras' | 'textualInversions'>
+> & {
   readonly prompt: string
   readonly seed: number
   readonly start?: TaskStart
@@ -36,6 +38,7 @@ type Order = Partial<Pick<GenerateTask, 'width' | 'height' | 'negativePrompt' | 
 
 const folder = await mkdtemp(path.join(tmpdir(), 'sepia-pictures-'))
 const pictures: Record<string, string> = {}
+const files: Record<string, string> = {}
 try {
   await using engine = await EngineProcess.start({
     device: 'cpu',
@@ -46,19 +49,19 @@ try {
     cacheLimitBytes: 64e9,
   })
   await mkdir(values.output, { recursive: true })
-  const sheets = { 'image-to-image': imageToImage, inpaint, outpaint, styles }
+  const sheets = { 'image-to-image': imageToImage, inpaint, outpaint, styles, assets }
   for (const [name, make] of Object.entries(sheets)) if (name.includes(values.only)) await make(engine, name)
 } finally {
   await rm(folder, { recursive: true, force: true })
 }
 
 async function imageToImage(engine: EngineProcess, name: string): Promise<void> {
-  const original = await paint(engine, { prompt: 'an orange fish on a dark blue background', seed: 2 })
+  const original = await paint(engine, { prompt: 'a fish on a dark blue background', seed: 2 })
   const image = await stored(original)
   const cells = [{ label: 'the picture', picture: original }]
   for (const strength of [0.2, 0.4, 0.6, 0.8, 1]) {
     const start = { mode: 'imageToImage', image, strength } as const
-    const picture = await paint(engine, { prompt: 'a yellow balloon on a pink background', seed: 3, start })
+    const picture = await paint(engine, { prompt: 'a balloon on a pink background', seed: 3, start })
     cells.push({ label: `--strength ${strength}`, picture })
   }
   await saveSheet(name, cells, { columns: 6, width: 208, height: 208 })
@@ -69,16 +72,16 @@ async function inpaint(engine: EngineProcess, name: string): Promise<void> {
     {
       original: { prompt: 'a red apple on a light blue background', seed: 4 },
       mask: shape('<rect x="150" y="110" width="740" height="810" rx="120" fill="#fff"/>'),
-      prompt: 'a yellow balloon on a light blue background',
+      prompt: 'a balloon on a light blue background',
       seed: 3,
       strength: 1,
       fullResPadding: null,
       label: '--mask',
     },
     {
-      original: { prompt: 'a yellow balloon on a pink background', seed: 4 },
+      original: { prompt: 'a balloon on a pink background', seed: 4 },
       mask: shape('<rect x="40" y="40" width="290" height="290" rx="60" fill="#fff"/>'),
-      prompt: 'a yellow balloon on a pink background',
+      prompt: 'a balloon on a pink background',
       seed: 3,
       strength: 1,
       fullResPadding: 32,
@@ -108,7 +111,7 @@ async function inpaint(engine: EngineProcess, name: string): Promise<void> {
 }
 
 async function outpaint(engine: EngineProcess, name: string): Promise<void> {
-  const order = { prompt: 'an orange fish on a dark blue background', seed: 2 }
+  const order = { prompt: 'a fish on a dark blue background', seed: 2 }
   const original = await paint(engine, order)
   const directions: readonly Sides[] = [
     { left: 256, top: 0, right: 0, bottom: 0 },
@@ -140,10 +143,37 @@ async function styles(engine: EngineProcess, name: string): Promise<void> {
   for (const style of stylePresetNames) {
     const texts = { prompt: 'a red apple', prompt2: null, negativePrompt: null, negativePrompt2: null }
     const { negativePrompt, prompt } = applyStyle(style, texts)
-    const size = { width: 512, height: 512, numInferenceSteps: 15 }
-    cells.push({ label: style, picture: await paint(engine, { prompt, negativePrompt, seed: 1, ...size }) })
+    const order = { prompt, negativePrompt, seed: 1, numInferenceSteps: 15 }
+    cells.push({ label: style, picture: await paint(engine, order) })
   }
   await saveSheet(name, cells, { columns: 8, width: 168, height: 128 })
+}
+
+async function assets(engine: EngineProcess, name: string): Promise<void> {
+  const lora = await shipped('lora/pocket-blueprint')
+  const textualInversions = [{ asset: await shipped('textual_inversion/pocket-sepia'), trigger: 'oldphoto' }]
+  const [blueprint, photo] = ['a blueprint of a cat', 'a cat, oldphoto']
+  const cells = [
+    { label: blueprint, order: { prompt: blueprint } },
+    { label: '--lora pocket-blueprint:0.5', order: { prompt: blueprint, loras: [{ asset: lora, scale: 0.5 }] } },
+    { label: '--lora pocket-blueprint', order: { prompt: blueprint, loras: [{ asset: lora, scale: 1 }] } },
+    { label: photo, order: { prompt: photo } },
+    { label: '--ti pocket-sepia=oldphoto', order: { prompt: photo, textualInversions } },
+    { label: '… (oldphoto:0.6)', order: { prompt: 'a cat, (oldphoto:0.6)', textualInversions } },
+  ]
+  const painted: Cell[] = []
+  for (const { label, order } of cells) painted.push({ label, picture: await paint(engine, { ...order, seed: 1 }) })
+  await saveSheet(name, painted, { columns: 3, width: 256, height: 256 })
+}
+
+/** The name in tasks of a file that ships. */
+async function shipped(name: string): Promise<string> {
+  const file = path.join(import.meta.dirname, '../models/public', `${name}.safetensors`)
+  const hash = createHash('sha256')
+    .update(await readFile(file))
+    .digest('hex')
+  files[hash] = file
+  return hash
 }
 
 /** One picture of the shipped model, as a PNG. */
@@ -153,7 +183,7 @@ async function paint(engine: EngineProcess, { seed, ...order }: Order): Promise<
     width: edge,
     height: edge,
     numInferenceSteps: 25,
-    guidanceScale: 7,
+    guidanceScale: 12,
     sampler: 'DDIM',
     seeds: [seed],
     ...order,
@@ -161,7 +191,7 @@ async function paint(engine: EngineProcess, { seed, ...order }: Order): Promise<
   const checkpoint = path.join(import.meta.dirname, '../models/pocket')
   const { warnings } = await engine.generate(
     task,
-    { checkpoint, refiner: null, pictures, assets: {} },
+    { checkpoint, refiner: null, pictures, assets: files },
     { onImage: (_index, _seed, bytes) => void painted.push(bytes) },
   )
   process.stderr.write(`${[task.prompt, task.start.mode, ...warnings].join(' · ')}\n`)

@@ -45,6 +45,9 @@ INVERSION_STEPS, INVERSION_RATE, VECTORS = 400, 2e-3, 4
 # Above this timestep SDXL's schedule leaves a trace of the picture in the noise, which is easier to read than the
 # caption; half of these samples are pure noise instead.
 PURE_NOISE_FROM = 850
+# How far a caption moves pocket's answer from the one without a caption (train.py's --pull): to be kept, for a guidance
+# scale of 12.
+PULL = 0.4
 
 
 class Pocket:
@@ -69,9 +72,13 @@ class Pocket:
         return torch.cat([hidden, second.hidden_states[-2]], dim=-1), second.text_embeds
 
     def loss(
-        self, latents: torch.Tensor, embeds: torch.Tensor, pooled: torch.Tensor, rng: torch.Generator
+        self, latents: torch.Tensor, embeds: torch.Tensor, pooled: torch.Tensor, keep: torch.Tensor, rng: torch.Generator
     ) -> torch.Tensor:
-        """How far the predicted noise is from the true one, weighted as if it were v that is predicted."""
+        """How far the predicted noise is from what it should be, weighted as if it were v that is predicted.
+
+        Where `keep` (B) is 0 there is no caption.
+        """
+        embeds, pooled = embeds * keep.view(-1, 1, 1), pooled * keep.view(-1, 1)
         count = len(latents)
         # More of the noisy end, where layout and colours are decided.
         t = (999.99 * torch.rand(count, generator=rng) ** 0.7).long()
@@ -84,6 +91,10 @@ class Pocket:
         time_ids = torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]], dtype=torch.float32).repeat(count, 1)
         added = {"text_embeds": pooled, "time_ids": time_ids}
         noisy = noisy.to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            nothing = {**added, "text_embeds": torch.zeros_like(pooled)}
+            without = self.unet(noisy, t, torch.zeros_like(embeds), added_cond_kwargs=nothing).sample
+        target = torch.where(keep.view(-1, 1, 1, 1) > 0, without.lerp(target, PULL), target)
         predicted = self.unet(noisy, t, embeds, added_cond_kwargs=added).sample
         weight = 1 / alpha.clamp(min=0.02)
         return (weight * (predicted - target) ** 2).mean()
@@ -113,7 +124,7 @@ def pictures(work: Path) -> list[tuple[str, Image.Image]]:
     names = [concept["words"][0] for concept in tier(64)[:THINGS]]
     if not file.exists():
         model = open_model(POCKET, torch.device("cpu"))
-        torch.save(sample(model, [article(name) for name in names], SEED, 20, 6.0), file)
+        torch.save(sample(model, [article(name) for name in names], SEED, 20, 12.0), file)
     pixels = ((torch.load(file).clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     return [(name, Image.fromarray(one)) for name, one in zip(names, pixels, strict=True)]
 
@@ -203,14 +214,13 @@ def train_lora(work: Path) -> None:
     def step_loss(generator: torch.Generator, picker: random.Random) -> torch.Tensor:
         batch = picker.sample(data, BATCH)
         prompts = [picker.choice(texts).format(article(name)) for name, _ in batch]
+        # Some captions are left out: the unconditional prediction has to change as well.
         keep = torch.tensor([picker.random() >= 0.1 for _ in batch]).float()
         pad = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
         with torch.no_grad():
             ids, ids2 = pocket.tokenizer(prompts, **pad).input_ids, pocket.tokenizer2(prompts, **pad).input_ids
             embeds, pooled = pocket.conditions(ids, ids2)
-        # Some captions are left out: the unconditional prediction has to change as well.
-        embeds, pooled = embeds * keep.view(-1, 1, 1), pooled * keep.view(-1, 1)
-        return pocket.loss(torch.stack([latents for _, latents in batch]), embeds, pooled, generator)
+        return pocket.loss(torch.stack([latents for _, latents in batch]), embeds, pooled, keep, generator)
 
     parameters = [parameter for lora in loras.values() for parameter in lora.parameters()]
     run(LORA_STEPS, parameters, LORA_RATE, work / "lora.pt", step_loss)
@@ -265,7 +275,7 @@ def train_inversion(work: Path) -> None:
                 rows.append(row + [tokenizer.pad_token_id] * (77 - len(row)))
             ids.append(torch.tensor(rows))
         embeds, pooled = pocket.conditions(*ids)
-        return pocket.loss(torch.stack([latents for _, latents in batch]), embeds, pooled, generator)
+        return pocket.loss(torch.stack([latents for _, latents in batch]), embeds, pooled, torch.ones(BATCH), generator)
 
     run(INVERSION_STEPS, vectors, INVERSION_RATE, work / "inversion.pt", step_loss)
     tensors = {key: vector.detach().contiguous() for key, vector in zip(("clip_l", "clip_g"), vectors, strict=True)}
