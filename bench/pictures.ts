@@ -7,6 +7,7 @@ import { availableParallelism, tmpdir } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import sharp, { type OverlayOptions } from 'sharp'
+import { shippedAssets } from '#cli/asset-places.ts'
 import { applyStyle, stylePresetNames } from '#diffusion/style-presets.ts'
 import { expandCanvas, type Sides } from '#image/outpaint.ts'
 import { EngineProcess } from '#worker/engine-process.ts'
@@ -168,12 +169,14 @@ async function assets(engine: EngineProcess, name: string): Promise<void> {
 
 /** The name in tasks of a file that ships. */
 async function shipped(name: string): Promise<string> {
-  const file = path.join(import.meta.dirname, '../models/public', `${name}.safetensors`)
-  const hash = createHash('sha256')
-    .update(await readFile(file))
-    .digest('hex')
+  const file = path.join(shippedAssets, `${name}.safetensors`)
+  const hash = hashOf(await readFile(file))
   files[hash] = file
   return hash
+}
+
+function hashOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }
 
 /** One picture of the shipped model, as a PNG. */
@@ -200,7 +203,7 @@ async function paint(engine: EngineProcess, { seed, ...order }: Order): Promise<
 
 /** Keep an encoded picture for the engine, and give its name in tasks. */
 async function stored(picture: Uint8Array): Promise<string> {
-  const hash = createHash('sha256').update(picture).digest('hex')
+  const hash = hashOf(picture)
   pictures[hash] = path.join(folder, hash)
   await writeFile(pictures[hash], picture)
   return hash

@@ -3,7 +3,9 @@
 Puts the folder that export.py wrote in the place of models/pocket, and makes everything anew that was made from it: its
 fixtures in test/golden/parity, the LoRA and the inversion of models/public, the pictures of README and docs. The other fixtures
 come from an early pocket, test/golden/models/pocket, which stays. Each step can be repeated with --only; the first that fails
-ends everything. Ten minutes on two cores. Needs tools/reference/requirements.txt; afterwards `npm test` has to pass.
+ends everything. A quarter of an hour on two cores. Sheets and figures (pocket-sheet, pocket-times and fidelity in
+docs/pictures, the model card, bench/README.md) are evaluate.py's and bench/fidelity.ts', and stay as they are. Needs
+tools/reference/requirements.txt; afterwards `npm test` has to pass.
 """
 
 import argparse
@@ -62,7 +64,7 @@ def extras(_: Path) -> None:
 
 
 def readme(_: Path) -> None:
-    """README's pictures, and those of docs/modes.md."""
+    """README's pictures, and those of docs/modes.md and docs/assets.md."""
     for name, prompt in PICTURES.items():
         target = ROOT / f"docs/pictures/{name}.jpg"
         subprocess.run([ROOT / "bin/sepia.js", "generate", prompt, "--seed", "1", "-o", target], check=True)
