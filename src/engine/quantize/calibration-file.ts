@@ -9,7 +9,7 @@ import type { QuantizedLayers } from './quantization.ts'
 import { isSmoothing } from './smoothing.ts'
 
 /** Raised when the same network has to be calibrated differently. */
-export const calibrationVersion = 2
+export const calibrationVersion = 3
 
 /** How a calibration was made: what its file is named by, beside the network. */
 export type CalibrationSettings = {

@@ -15,7 +15,7 @@ export type RangeMethod = 'min-max' | 'smoothing'
 export type CalibratedLayer = {
   readonly path: string
   readonly method: RangeMethod
-  /** Relative error of the layer's output over the sampled inputs. */
+  /** Relative error of a row of the layer's output, root mean square over the sampled rows. */
   readonly error: number
   /** Null: the error is above {@link largestLayerError}, so the layer stays as it is. */
   readonly range: InputRange | null
@@ -36,6 +36,8 @@ const measuredOutputs = 48
 const headroom = 1.25
 /** How much of a channel's size moves into the weights (α of arXiv 2211.10438). */
 const migrations = [0.5, 0.75] as const
+/** Rows of a smaller share of the mean square count as if they had it. */
+const smallestRow = 1e-3
 /** A method that costs a multiplication has to be better by this factor. */
 const worthwhile = 0.9
 
@@ -194,7 +196,10 @@ function products(a: Float32Array, width: number, b: Float32Array | Int8Array, o
   return result
 }
 
-/** The relative error of a layer's output. */
+/**
+ * The relative error of a row of a layer's output, root mean square over the rows. Each counts beside its own size: one range
+ * for all rounds a row of small values as coarsely as the largest, and a background is made of small ones.
+ */
 function errorOf(
   { path, data, outputs, kernelArea }: WeightRows,
   rounded: Float32Array,
@@ -204,13 +209,17 @@ function errorOf(
 ): number {
   const { values, scales } = roundWeights(`${path}.weight`, data, { outputs, kernelArea, limit }, factors)
   const int8 = products(rounded, data.length / outputs, values, outputs)
-  let difference = 0
-  let norm = 0
+  const rows = exact.length / outputs
+  const [differences, norms] = [new Float64Array(rows), new Float64Array(rows)]
   for (let i = 0; i < exact.length; i++) {
-    difference += (exact[i] - int8[i] * scales[i % outputs]) ** 2
-    norm += exact[i] ** 2
+    const row = Math.floor(i / outputs)
+    differences[row] += (exact[i] - int8[i] * scales[i % outputs]) ** 2
+    norms[row] += exact[i] ** 2
   }
-  return norm === 0 ? 0 : Math.sqrt(difference / norm)
+  const mean = norms.reduce((sum, norm) => sum + norm, 0) / rows
+  if (mean === 0) return 0
+  const relative = differences.map((difference, row) => difference / Math.max(norms[row], smallestRow * mean))
+  return Math.sqrt(relative.reduce((sum, error) => sum + error, 0) / rows)
 }
 
 async function someRows(weights: Weights, path: string): Promise<WeightRows> {

@@ -103,6 +103,27 @@ test('a layer that rounding would hurt stays as it is, with the error that it wo
   expect(kept).toMatchObject({ path: 'm', range: null, smoothing: null })
 })
 
+test('rows of small values count beside their own size: a range that is made for others leaves the layer as it is', async () => {
+  const { statistics, weights } = layerOf(1)
+  const { channels } = statistics.input
+  // Every fourth row is eighty times larger, in all channels, so that no smoothing helps.
+  for (let row = 0; row < statistics.count; row += 4)
+    for (let i = row * channels; i < (row + 1) * channels; i++) statistics.samples[i] *= 80
+  for (let i = 0; i < channels; i++) {
+    statistics.minimum[i] *= 80
+    statistics.maximum[i] *= 80
+  }
+  const [kept] = await chooseLayers(statistics, weights, 127)
+  expect(kept.error).toBeGreaterThan(largestLayerError)
+  expect(kept.range).toBeNull()
+  // Rows of nothing but zeros have no size to count beside.
+  for (let row = 0; row < statistics.count; row++)
+    if (row % 4) statistics.samples.fill(0, row * channels, (row + 1) * channels)
+  const [rounded] = await chooseLayers(statistics, weights, 127)
+  expect(rounded.error).toBeLessThan(0.02)
+  expect(rounded.range).not.toBeNull()
+})
+
 test('what is rounded: no first or last layer, no embedding, no shortcut, no downsampler', () => {
   const shapes = (keys: Record<string, readonly number[]>) =>
     new Map(Object.entries(keys).map(([key, shape]) => [key, { shape }]))
