@@ -26,6 +26,7 @@ import { openSafetensors, readTensorF32 } from '#tensor/safetensors.ts'
 import { tensor, type Tensor } from '#tensor/tensor.ts'
 import { resolveConfig } from '../src/config.ts'
 import { tableOf } from './table.ts'
+import { timedRuns } from './timed-runs.ts'
 
 const { values } = parseArgs({
   options: {
@@ -41,6 +42,7 @@ const { values } = parseArgs({
     prototype: { type: 'string' },
     compare: { type: 'string' },
     once: { type: 'string' },
+    turns: { type: 'boolean', default: false },
   },
 })
 
@@ -89,12 +91,9 @@ async function measure(model: string, latents: number): Promise<Measurement> {
   const options = { batch: 1, height: latents, width: latents, textLength }
   return await withUNet(model, options, async (unet, loadSeconds) => {
     const inputs = randomInputs(unet, latents)
-    const seconds: number[] = []
-    for (let run = 0; run < Number(values.runs); run++) {
-      const start = performance.now()
+    const seconds = await timedRuns(Number(values.runs), values.turns, async () => {
       await predict(unet, inputs)
-      seconds.push((performance.now() - start) / 1000)
-    }
+    })
     return { loadSeconds, seconds, ...memory() }
   })
 }

@@ -28,6 +28,7 @@ import type { Tensor } from '#tensor/tensor.ts'
 import { resolveConfig } from '../src/config.ts'
 import { watchMemory } from './memory/process-tree.ts'
 import { tableOf } from './table.ts'
+import { timedRuns } from './timed-runs.ts'
 
 const { values } = parseArgs({
   options: {
@@ -40,6 +41,7 @@ const { values } = parseArgs({
     precision: { type: 'string', default: 'fp32' },
     runs: { type: 'string', default: '2' },
     once: { type: 'string' },
+    turns: { type: 'boolean', default: false },
     out: { type: 'string' },
   },
 })
@@ -112,13 +114,11 @@ async function measure(model: string, way: string, size: number): Promise<Measur
     await using decoder = await openDecoder(way, source, latentSize)
     const loadSeconds = (performance.now() - start) / 1000
     const latents = new TorchGenerator(1).randn([1, vae.config.latentChannels, edge, edge])
-    const seconds: number[] = []
-    for (let run = 0; run < Number(values.runs); run++) {
-      const begin = performance.now()
-      const picture = await decoder.decode(latents)
-      seconds.push((performance.now() - begin) / 1000)
-      if (run === 0 && values.out) writeFileSync(values.out, picture.data)
-    }
+    let picture: Tensor | null = null
+    const seconds = await timedRuns(Number(values.runs), values.turns, async () => {
+      picture = await decoder.decode(latents)
+    })
+    if (values.out && picture !== null) writeFileSync(values.out, (picture as Tensor).data)
     return { loadSeconds, seconds }
   } finally {
     await removeScratch(scratchDir)

@@ -2,10 +2,11 @@
 
     python peer.py convert PART FOLDER [--tiny]          the UNet or VAE as OpenVINO's converter makes it from torch
     python peer.py quantize PART FOLDER [--tiny]         the same with 8-bit weights and activations, by NNCF
-    python peer.py run ENGINE PRECISION PART SIZE FOLDER [--runs 2] [--threads 2] [--tiny]
+    python peer.py run ENGINE PRECISION PART SIZE FOLDER [--runs 2] [--turns] [--threads 2] [--tiny]
 
 ENGINE: torch (diffusers, weights channels_last) or openvino. PART: unet or vae. Weights are random and scaled so that
-activations stay near 1; the arithmetic is that of the real model, whatever they are.
+activations stay near 1; the arithmetic is that of the real model, whatever they are. With --turns it tells "ready", runs
+once for every line of its input until that ends, and tells "done" after each.
 """
 
 import argparse
@@ -132,6 +133,7 @@ def main():
     parser.add_argument("command", choices=["convert", "quantize", "run"])
     parser.add_argument("rest", nargs="+")
     parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--turns", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
@@ -149,11 +151,15 @@ def main():
         run = load_openvino(part, precision, int(size), Path(folder), args.threads)
     loaded = time.perf_counter() - start
     seconds = []
-    for _ in range(args.runs):
+    if args.turns:
+        print("ready", flush=True)
+    for _ in sys.stdin if args.turns else range(args.runs):
         start = time.perf_counter()
         result = run()
         seconds.append(time.perf_counter() - start)
-    assert np.isfinite(result).all(), "a result is not finite"
+        assert np.isfinite(result).all(), "a result is not finite"
+        if args.turns:
+            print("done", flush=True)
     print(json.dumps({"loadSeconds": loaded, "seconds": seconds}))
 
 

@@ -2,21 +2,22 @@
 //
 //   node bench/peers/peers.ts setup [--python FILE]               a virtual environment with the peers, their networks
 //   node bench/peers/peers.ts run --model FILE|FOLDER [--parts unet,vae] [--sizes 1024,512] [--rounds 2]
-//                                 [--runs 4] [--only NAME,…] [--limit-minutes 0]
+//                                 [--runs 4] [--only NAME,…] [--alone] [--limit-minutes 0]
 //   node bench/peers/peers.ts table
 //                     all: [--folder .bench-peers] [--cache DIR] [--threads N] [--tiny]
 //
 // Each measurement is a process of its own that loads and makes --runs evaluations, of which the first counts for nobody:
-// some of our weights are packed during it. Programs take turns, since the speed of a machine drifts. Measurements are
-// kept in FOLDER/results.jsonl, so that the rounds may be spread over several calls:
+// some of our weights are packed during it. The speed of a machine drifts, so programs of one precision are loaded side by
+// side and take turns evaluation by evaluation; --alone loads one at a time, where the memory is too small for all, and they take
+// turns process by process. Measurements are kept in FOLDER/results.jsonl, so that the rounds may be spread over several calls:
 // --limit-minutes begins none after so long. --tiny measures small networks, to try the command itself.
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { watchMemory, type MemoryUse } from '../memory/process-tree.ts'
 import { tableOf } from '../table.ts'
+import { Contestant, type Measurement } from './contestant.ts'
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
@@ -27,6 +28,7 @@ const { positionals, values } = parseArgs({
     rounds: { type: 'string', default: '2' },
     runs: { type: 'string', default: '4' },
     only: { type: 'string' },
+    alone: { type: 'boolean', default: false },
     'limit-minutes': { type: 'string', default: '0' },
     folder: { type: 'string', default: '.bench-peers' },
     python: { type: 'string', default: 'python3' },
@@ -38,13 +40,11 @@ const { positionals, values } = parseArgs({
 
 type Part = 'unet' | 'vae'
 type Program = { readonly name: string; readonly by: 'sepia' | 'torch' | 'openvino'; readonly backend?: string }
-type Result = MemoryUse & {
+type Result = Measurement & {
   readonly program: string
   readonly precision: string
   readonly part: string
   readonly size: string
-  readonly loadSeconds: number
-  readonly seconds: readonly number[]
 }
 type Contest = { readonly program: Program; readonly precision: string }
 
@@ -70,7 +70,7 @@ const networks = path.join(folder, values.tiny ? 'networks-tiny' : 'networks')
 const results = path.join(folder, values.tiny ? 'results-tiny.jsonl' : 'results.jsonl')
 const script = path.join(import.meta.dirname, 'peer.py')
 const tiny = values.tiny ? ['--tiny'] : []
-const shared = ['--runs', values.runs, '--threads', values.threads]
+const shared = ['--threads', values.threads]
 if (!(Number(values.runs) >= 2)) throw new Error(`--runs must be at least 2, got ${values.runs}`)
 
 const command = positionals[0]
@@ -100,16 +100,22 @@ async function run(): Promise<void> {
   const done = read()
   for (let round = 1; round <= Number(values.rounds); round++)
     for (const part of values.parts.split(',') as Part[])
-      for (const size of values.sizes.split(','))
-        for (const contest of contests) {
-          if (!takesPart(contest, part)) continue
-          if (done.filter((one) => isOf(one, contest, part, size)).length >= round) continue
+      for (const size of values.sizes.split(',')) {
+        const waiting = contests
+          .filter((contest) => takesPart(contest, part))
+          .filter((contest) => done.filter((one) => isOf(one, contest, part, size)).length < round)
+        const groups = values.alone
+          ? waiting.map((contest) => [contest])
+          : Map.groupBy(waiting, ({ precision }) => precision).values()
+        for (const group of groups) {
           if (until > 0 && performance.now() - start > until) return
-          const result = await measure(contest, part, size)
-          done.push(result)
-          appendFileSync(results, `${JSON.stringify(result)}\n`)
-          process.stderr.write(`${JSON.stringify(result)}\n`)
+          for (const result of await measure(group, part, size)) {
+            done.push(result)
+            appendFileSync(results, `${JSON.stringify(result)}\n`)
+            process.stderr.write(`${JSON.stringify(result)}\n`)
+          }
         }
+      }
 }
 
 function takesPart({ program, precision }: Contest, part: Part): boolean {
@@ -123,20 +129,29 @@ function hasInt8(): boolean {
   return existsSync(path.join(networks, 'unet-int8.xml'))
 }
 
-async function measure({ program, precision }: Contest, part: Part, size: string): Promise<Result> {
+/** Load all, one after the other, and let them take turns. */
+async function measure(group: readonly Contest[], part: Part, size: string): Promise<Result[]> {
+  const contestants: Contestant[] = []
+  try {
+    for (const contest of group) contestants.push(await load(contest, part, size))
+    for (let run = 1; run < Number(values.runs); run++)
+      for (const contestant of contestants) await contestant.evaluate()
+    const found: Result[] = []
+    for (const [index, { precision, program }] of group.entries())
+      found.push({ program: program.name, precision, part, size, ...(await contestants[index].end()) })
+    return found
+  } catch (error) {
+    for (const contestant of contestants) contestant.kill()
+    throw error
+  }
+}
+
+async function load({ program, precision }: Contest, part: Part, size: string): Promise<Contestant> {
   const [file, args] =
     program.by === 'sepia'
       ? [process.execPath, ownArguments(program, precision, part, size)]
       : [python(), [script, 'run', program.by, precision, part, size, networks, ...shared, ...tiny]]
-  const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'inherit'] })
-  // Each look walks all pages of the process: twenty a second took a third of two cores from what is measured.
-  const stop = watchMemory(child.pid!, 1000)
-  let text = ''
-  for await (const piece of child.stdout) text += String(piece)
-  const memory = stop()
-  if (text.trim() === '') throw new Error(`${program.name} ${precision} has failed at ${part} ${size}²`)
-  const { loadSeconds, seconds } = JSON.parse(text.trim().split('\n').at(-1)!) as Result
-  return { program: program.name, precision, part, size, loadSeconds, seconds, ...memory }
+  return await Contestant.load(`${program.name} ${precision}, ${part} ${size}²`, file, args)
 }
 
 function ownArguments({ backend }: Program, precision: string, part: Part, size: string): string[] {
