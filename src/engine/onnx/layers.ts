@@ -136,7 +136,7 @@ export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: numb
   const [weight, bias] = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
   const norm = (scale: Value, shift: Value): Value => {
     const normed = g.node('LayerNormalization', [input, scale, shift], input.shape, {
-      attributes: { axis: -1, epsilon: { float: epsilon } },
+      attributes: { axis: -1, epsilon: { float: epsilon }, ...(g.precision === 'bf16' ? { stash_type: 16 } : {}) },
       name: path,
     })
     return g.reshape(normed, x.shape)
