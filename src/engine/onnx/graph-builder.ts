@@ -150,7 +150,7 @@ export class GraphBuilder {
   }
 
   /** A small floating-point constant in the graph's precision. */
-  floats(name: string, shape: readonly number[], values: readonly number[]): Value {
+  floats(name: string, shape: readonly number[], values: ArrayLike<number>): Value {
     const data = new Uint8Array(rounded(values, this.precision).buffer)
     this.#constants.set(name, { name, type: this.floatType, shape, data })
     return { name, shape }
@@ -285,7 +285,7 @@ export class GraphBuilder {
   }
 }
 
-function rounded(values: readonly number[], precision: FloatFormat): Float32Array | Float16Array | Uint16Array {
+function rounded(values: ArrayLike<number>, precision: FloatFormat): Float32Array | Float16Array | Uint16Array {
   if (precision === 'fp16') return new Float16Array(values)
   const floats = new Float32Array(values)
   if (precision === 'fp32') return floats

@@ -5,7 +5,7 @@
 import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import { outputParts, type InputRange, type QuantizedLayer } from '../quantize/quantization.ts'
-import { factorsOf } from '../quantize/smoothing.ts'
+import { inverseFactorsOf } from '../quantize/smoothing.ts'
 import type { GraphBuilder, Value } from './graph-builder.ts'
 
 /** The middle of an unsigned byte, which stands for 0 where ranges are symmetric. */
@@ -244,10 +244,9 @@ function smoothed(
 ): Value {
   if (smoothing === null) return x
   const [value] = g.once(`smoothed ${x.name} ${smoothing}`, () => {
-    const factors = factorsOf(smoothing)
-    if (elementCount(shape) !== factors.length)
-      throw new AppError('internal', `${x.name}: ${factors.length} factors for [${shape.join()}]`)
-    const inverse = Array.from(factors, (factor) => 1 / factor)
+    const inverse = inverseFactorsOf(smoothing)
+    if (elementCount(shape) !== inverse.length)
+      throw new AppError('internal', `${x.name}: ${inverse.length} factors for [${shape.join()}]`)
     const scale = g.floats(`${path}.input_scale`, shape, inverse)
     // A LoRA reads the input as it is, so a second way to it would not save the first.
     const shorter = g.loraTargets.has(path) ? undefined : g.scaled.get(x.name)

@@ -13,10 +13,25 @@ export function smoothingOf(factors: Float32Array): Smoothing {
   return Buffer.from(eighths.buffer).toString('base64')
 }
 
+/** What each byte tells, 0 first: a million of powers would take a fifth of a second. */
+const factorOfByte = Float32Array.from({ length: 256 }, (_, byte) => 2 ** (((byte << 24) >> 24) / 8))
+const inverseOfByte = factorOfByte.map((factor) => 1 / factor)
+
 /** The factors that a text tells, one an input channel. */
 export function factorsOf(smoothing: Smoothing): Float32Array {
+  return told(smoothing, factorOfByte)
+}
+
+/** 1 over each of the factors that a text tells. */
+export function inverseFactorsOf(smoothing: Smoothing): Float32Array {
+  return told(smoothing, inverseOfByte)
+}
+
+function told(smoothing: Smoothing, ofByte: Float32Array): Float32Array {
   const bytes = Buffer.from(smoothing, 'base64')
-  return Float32Array.from(bytes, (_, channel) => 2 ** (bytes.readInt8(channel) / 8))
+  const values = new Float32Array(bytes.length)
+  for (let channel = 0; channel < values.length; channel++) values[channel] = ofByte[bytes[channel]]
+  return values
 }
 
 /** Whether a value that was read is such a text. */

@@ -5,7 +5,7 @@ import { chooseLayers, largestLayerError, rangeOf } from '#engine/quantize/choos
 import type { InputStatistics } from '#engine/quantize/input-statistics.ts'
 import { quantizableLayers } from '#engine/quantize/quantization.ts'
 import { asColumns, roundWeights, rowSums } from '#engine/quantize/round-weights.ts'
-import { factorsOf, smoothingOf } from '#engine/quantize/smoothing.ts'
+import { factorsOf, inverseFactorsOf, smoothingOf } from '#engine/quantize/smoothing.ts'
 import { weightLimit } from '#engine/quantize/weight-limit.ts'
 import type { Weights } from '#engine/weights/checkpoint.ts'
 import { TorchGenerator } from '#tensor/random.ts'
@@ -92,6 +92,10 @@ test('factors are told to the nearest eighth of an octave, within sixteen octave
   const told = factorsOf(smoothingOf(Float32Array.of(1, 2, 0.5, 1.05, 3, 1e9, 1e-9)))
   expect([...told]).toEqual([1, 2, 0.5, 2 ** 0.125, 2 ** 1.625, 2 ** 15.875, 2 ** -16].map(Math.fround))
   expect(smoothingOf(new Float32Array(640).fill(1))).toHaveLength(856)
+  const every = Buffer.from(Uint8Array.from({ length: 256 }, (_, byte) => byte)).toString('base64')
+  expect(smoothingOf(factorsOf(every))).toBe(every)
+  const inverse = inverseFactorsOf(every)
+  expect([...factorsOf(every)].every((factor, channel) => Math.fround(1 / factor) === inverse[channel])).toBe(true)
 })
 
 test('a layer that rounding would hurt stays as it is, with the error that it would have had', async () => {
