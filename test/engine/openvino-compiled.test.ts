@@ -1,5 +1,5 @@
 // Compiled networks that are kept: read instead of compiled, made anew where they are damaged or another machine's.
-import { mkdir, readdir, stat, truncate } from 'node:fs/promises'
+import { mkdir, readdir, readFile, stat, truncate } from 'node:fs/promises'
 import path from 'node:path'
 import { expect, it } from 'vitest'
 import { openvinoBackend } from '#engine/backends/openvino.ts'
@@ -8,7 +8,7 @@ import { loadOpenvino } from '#engine/backends/openvino-library.ts'
 import { bindWeights } from '#engine/onnx/bind-weights.ts'
 import { GraphBuilder } from '#engine/onnx/graph-builder.ts'
 import type { CacheOptions } from '#engine/weights/kept-file.ts'
-import { testOpenvino } from '../support/openvino.ts'
+import { hasBf16, testOpenvino } from '../support/openvino.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
 const options = { weightsInPlace: true, keepActivations: true, arithmetic: 'graph', keptBytes: 1 << 20 } as const
@@ -49,6 +49,42 @@ it('computes the same from the file that it keeps', async () => {
   expect(await cache.kept()).toHaveLength(2)
   expect(await readdir(cache.scratchDir)).toEqual([])
 })
+
+it.runIf(process.platform === 'linux' && hasBf16())(
+  'gives pages back that a run has read, once sizes are known',
+  async () => {
+    const width = 1024
+    const g = new GraphBuilder('linear', 'bf16')
+    g.output(
+      'y',
+      g.node(
+        'MatMul',
+        [g.input('x', ['rows', width]), g.transpose(g.weight('w', [width, width]), [1, 0])],
+        [-1, width],
+      ),
+    )
+    const data = Uint16Array.from({ length: width * width }, (_, index) => 0x3c00 + ((index * 37) % 512))
+    const stored = { dtype: 'BF16', shape: [width, width], source: { bytes: new Uint8Array(data.buffer) } } as const
+    const onnx = bindWeights(g.finish(), new Map([['w', stored]]))
+    const cache = await newCache()
+    const settings = { place: testOpenvino(), device: 'cpu', threads: 2, externalDataRoot: '/', cache } as const
+    await using session = await openvinoBackend(settings).create(onnx, {
+      ...options,
+      arithmetic: 'bf16',
+      keptBytes: 4 << 20,
+    })
+    const [file] = await cache.kept()
+    const results: Float32Array[] = []
+    for (const rows of [3, 5, 3]) {
+      const input = { shape: [rows, width], data: new Float32Array(rows * width).fill(0.5) }
+      results.push((await session.run({ x: input }))['y'].data)
+      const maps = (await readFile('/proc/self/smaps', 'utf8')).split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)
+      const held = maps.filter((map) => map.includes(file)).map((map) => Number(/^Rss:\s+(\d+) kB/m.exec(map)![1]))
+      expect(held).toEqual([0])
+    }
+    expect(results[2]).toEqual(results[0])
+  },
+)
 
 it('compiles again what is damaged or was compiled otherwise, and nothing else', async () => {
   const cache = await newCache()

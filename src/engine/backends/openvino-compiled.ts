@@ -5,7 +5,7 @@ import { readdirSync } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import { cpus } from 'node:os'
 import { keptFile, type CacheOptions } from '../weights/kept-file.ts'
-import { canMapFiles, mapFile } from './mapped-file.ts'
+import { canMapFiles, mapFile, type MappedFile } from './mapped-file.ts'
 import { releasingMapping } from './mapped-pages.ts'
 import { OpenvinoError, type Handle, type OpenvinoLibrary } from './openvino-library.ts'
 
@@ -37,7 +37,7 @@ export type CompiledOrder = {
 }
 
 /** A compiled network, and the file that it is computed from. */
-export type OpenCompiled = Disposable & { readonly compiled: Handle<'compiled'> }
+export type OpenCompiled = Disposable & { readonly compiled: Handle<'compiled'>; readonly mapped: MappedFile }
 
 /**
  * The network of an order out of the cache folder; where it has none that is whole, and made by this release on a CPU like
@@ -78,7 +78,7 @@ export async function openCompiled(
   )
   owned.adopt(compiled, (made) => library.freeCompiled(made))
   const kept = owned.move()
-  return { compiled, [Symbol.dispose]: () => kept.dispose() }
+  return { compiled, mapped, [Symbol.dispose]: () => kept.dispose() }
 }
 
 /**

@@ -7,6 +7,7 @@ import type { Arithmetic, Backend, Device, Feed, Session } from '../backend.ts'
 import { modelOutputs, type ModelOutput } from '../onnx/model-outputs.ts'
 import type { CacheOptions } from '../weights/kept-file.ts'
 import { canKeepCompiled, openCompiled, type OpenCompiled } from './openvino-compiled.ts'
+import { releasingMapping } from './mapped-pages.ts'
 import { loadOpenvino, OpenvinoError, type Handle, type OpenvinoLibrary } from './openvino-library.ts'
 import type { OpenvinoPlace } from './openvino-places.ts'
 
@@ -117,7 +118,10 @@ async function createSession(
       ? owned.use(kept).compiled
       : owned.adopt(await compile(), (made) => library.freeCompiled(made))
     const request = owned.adopt(library.createRequest(compiled), (made) => library.freeRequest(made))
-    return openSession(library, request, modelOutputs(model), owned.move())
+    // Weights that see the prompt are packed when its length is known: pages that this reads are given back as well.
+    const infer = (): Promise<boolean> =>
+      kept ? releasingMapping(kept.mapped, () => library.infer(request)) : library.infer(request)
+    return openSession(library, { request, infer }, modelOutputs(model), owned.move())
   } catch (error) {
     throw backendError(error, 'a network cannot be loaded')
   }
@@ -167,11 +171,15 @@ function readModel(
 
 const noValues = new Float32Array(1)
 
-type Request = ReturnType<OpenvinoLibrary['createRequest']>
+type Inference = {
+  readonly request: ReturnType<OpenvinoLibrary['createRequest']>
+  /** Whether it was cancelled. */
+  readonly infer: () => Promise<boolean>
+}
 
 function openSession(
   library: OpenvinoLibrary,
-  request: Request,
+  { infer, request }: Inference,
   outputs: readonly ModelOutput[],
   owned: DisposableStack,
 ): Session {
@@ -198,7 +206,7 @@ function openSession(
         results[name] = { shape, data: new Float32Array(elementCount(shape)) }
         bind(name, results[name])
       }
-      running = library.infer(request)
+      running = infer()
       if (await running) throw new AppError('cancelled', 'cancelled')
       for (const { name, shape } of outputs) if (shape === null) results[name] = library.readTensor(request, name)
       return results
