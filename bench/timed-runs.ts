@@ -6,11 +6,11 @@ import { createInterface } from 'node:readline'
  * Seconds of each run. With `turns` it tells "ready" in a line of stdout, runs once for every line of stdin until that ends,
  * and tells "done" after each; otherwise it runs `runs` times.
  */
-export async function timedRuns(runs: number, turns: boolean, work: (run: number) => Promise<void>): Promise<number[]> {
+export async function timedRuns(runs: number, turns: boolean, work: () => Promise<void>): Promise<number[]> {
   const seconds: number[] = []
   const once = async (): Promise<void> => {
     const start = performance.now()
-    await work(seconds.length)
+    await work()
     seconds.push((performance.now() - start) / 1000)
   }
   if (!turns) {

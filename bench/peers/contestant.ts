@@ -14,7 +14,7 @@ export class Contestant {
   readonly #child
   readonly #lines: AsyncIterator<string>
   readonly #stopWatching: () => MemoryUse
-  #memory: MemoryUse | null = null
+  #memory: MemoryUse = { totalMb: 0, privateMb: 0 }
   #last = ''
 
   private constructor(name: string, file: string, args: readonly string[]) {
@@ -27,9 +27,15 @@ export class Contestant {
   /** Start a process, and wait until it has loaded and evaluated once; memory is watched until then. */
   static async load(name: string, file: string, args: readonly string[]): Promise<Contestant> {
     const contestant = new Contestant(name, file, args)
-    await contestant.#until('ready')
-    await contestant.evaluate()
-    contestant.#memory = contestant.#stopWatching()
+    try {
+      await contestant.#until('ready')
+      await contestant.evaluate()
+    } catch (error) {
+      contestant.kill()
+      throw error
+    } finally {
+      contestant.#memory = contestant.#stopWatching()
+    }
     return contestant
   }
 
@@ -43,12 +49,11 @@ export class Contestant {
     this.#child.stdin.end()
     await this.#until(null)
     const { loadSeconds, seconds } = JSON.parse(this.#last) as Measurement
-    return { loadSeconds, seconds, ...(this.#memory ?? this.#stopWatching()) }
+    return { loadSeconds, seconds, ...this.#memory }
   }
 
   /** Stop a process that another one's failure has made useless. */
   kill(): void {
-    this.#stopWatching()
     this.#child.kill('SIGKILL')
   }
 
