@@ -3,6 +3,7 @@
 import { AppError } from '../../errors.ts'
 import type { GraphBuilder, Value } from './graph-builder.ts'
 import { int8Conv2d, int8Linear } from './int8-layers.ts'
+import { elementTypes } from './proto.ts'
 
 /** How a network's graph is emitted, beyond its configuration. */
 export type LayerOptions = {
@@ -134,9 +135,11 @@ export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: numb
   // from column to column, for which it has a slow kernel. Of one over (1, N, C) it does not.
   const input = g.quantization?.weightLayout === 'rows' ? g.reshape(x, [1, ...x.shape]) : x
   const [weight, bias] = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
+  // With fp32 OpenVINO's frontend converts bf16 to it and back, though its kernel computes in fp32 in any case.
+  const stash = g.precision === 'bf16' ? elementTypes.bfloat16 : elementTypes.float
   const norm = (scale: Value, shift: Value): Value => {
     const normed = g.node('LayerNormalization', [input, scale, shift], input.shape, {
-      attributes: { axis: -1, epsilon: { float: epsilon }, ...(g.precision === 'bf16' ? { stash_type: 16 } : {}) },
+      attributes: { axis: -1, epsilon: { float: epsilon }, stash_type: stash },
       name: path,
     })
     return g.reshape(normed, x.shape)
