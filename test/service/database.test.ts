@@ -4,9 +4,10 @@ import { readFileSync, statSync } from 'node:fs'
 import { cp, mkdir, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import { PgBoss } from 'pg-boss'
-import { afterAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { migrationsFolder, openDatabase, type Database } from '../../src/service/db/database.ts'
 import { accounts } from '../../src/service/db/schema.ts'
 import { startPostgres } from '../support/postgres-server.ts'
@@ -231,6 +232,32 @@ describe('a PostgreSQL server', () => {
     await notify(database, 'channel', 'again')
     expect(await payload.called).toBe('again')
     expect(errors.length).toBeGreaterThan(0)
+  })
+
+  it('that ends a connection inside a transaction fails the transaction, and nothing else', async () => {
+    await using made = await makeDatabase('postgres')
+    const errors: Error[] = []
+    await using database = await openDatabase(made.place, { onError: (error) => errors.push(error) })
+    const uncaught = vi.fn<(error: unknown) => void>()
+    process.on('uncaughtException', uncaught)
+    onTestFinished(() => void process.off('uncaughtException', uncaught))
+    // While a statement runs, and between two of them, when nobody waits for an answer.
+    for (const pauseMs of [0, 200]) {
+      const transaction = database.db.transaction(async (tx) => {
+        await tx.insert(accounts).values({ id: 'acct_1', name: 'lost' })
+        const { rows } = await tx.execute<{ pid: number }>(sql`select pg_backend_pid() as pid`)
+        const end = async (): Promise<unknown> =>
+          await database.db.execute(sql`select pg_terminate_backend(${rows[0].pid}, 5000)`)
+        if (pauseMs === 0) return await Promise.all([end(), tx.execute(sql`select pg_sleep(10)`)])
+        await end()
+        await sleep(pauseMs)
+        return await tx.execute(sql`select 1`)
+      })
+      await expect(transaction).rejects.toThrow(/./)
+      expect(await database.db.select().from(accounts)).toEqual([])
+    }
+    expect(uncaught).not.toHaveBeenCalled()
+    expect(errors).toEqual([])
   })
 
   it('that is not there, or not what the URL says, is one clear line without the password', async () => {

@@ -32,6 +32,8 @@ export async function openPostgres(
   pool.on('error', (error) => {
     if (!closing) onError(error)
   })
+  // A connection that breaks inside a transaction, where the pool does not hear it: its next statement fails of it.
+  pool.on('connect', (client) => void client.on('error', () => {}))
   const listener = new PostgresListener(options, onError)
   return {
     kind: 'postgres',
