@@ -48,8 +48,10 @@ export class ServiceProcess {
     const child = this.#child
     if (!child) throw new Error(`${this.name} was not started`)
     while (!this.#output.includes(this.#ready)) {
-      if (child.exitCode !== null || child.signalCode !== null)
-        throw new Error(`${this.name} ended with ${child.exitCode ?? child.signalCode}: ${this.#output.slice(-2000)}`)
+      if (hasEnded(child)) {
+        this.#child = null
+        throw this.#ended(child)
+      }
       const stop = new AbortController()
       const { signal } = stop
       await Promise.race([once(child, 'spoke', { signal }), once(child, 'exit', { signal })])
@@ -57,12 +59,12 @@ export class ServiceProcess {
     }
   }
 
-  /** SIGKILL, and wait until it is gone. */
+  /** SIGKILL, and wait until it is gone. Rejects when it has ended by itself before. */
   async kill(): Promise<void> {
     await this.#end('SIGKILL')
   }
 
-  /** SIGTERM, and wait until it has ended in peace. */
+  /** SIGTERM, and wait until it has ended in peace. Rejects when it has not, or has ended by itself before. */
   async stop(): Promise<void> {
     await this.#end('SIGTERM')
   }
@@ -70,12 +72,16 @@ export class ServiceProcess {
   async #end(signal: NodeJS.Signals): Promise<void> {
     const child = this.#child
     this.#child = null
-    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    if (!child) return
+    if (hasEnded(child)) throw this.#ended(child)
     const exited = once(child, 'exit')
     child.kill(signal)
     await exited
-    if (signal === 'SIGTERM' && child.exitCode !== 143 && child.exitCode !== 0)
-      throw new Error(`${this.name} ended with ${child.exitCode ?? child.signalCode}: ${this.#output.slice(-2000)}`)
+    if (signal === 'SIGTERM' && child.exitCode !== 143 && child.exitCode !== 0) throw this.#ended(child)
+  }
+
+  #ended({ exitCode, signalCode }: ChildProcess): Error {
+    return new Error(`${this.name} ended with ${exitCode ?? signalCode}: ${this.#output.slice(-2000)}`)
   }
 
   /** Its process id while it runs. */
@@ -102,3 +108,5 @@ export class ServiceProcess {
     }
   }
 }
+
+const hasEnded = ({ exitCode, signalCode }: ChildProcess): boolean => exitCode !== null || signalCode !== null
