@@ -135,7 +135,7 @@ async function openDecoder(
   if (way === 'auto') return await VaeDecoder.load(source, size)
   if (way === 'strips') return await StripDecoder.load(source, size)
   const graph = vaeDecoderGraph(source.config, { precision: 'fp32', attention: 'fused', batch: 1, ...size })
-  const session = await createSession(source, graph, { weightsInPlace: false, keepActivations: false })
+  const session = await createSession(source, [graph], { weightsInPlace: false, keepActivations: false })
   return {
     decode: async (latents) => (await session.run({ latents }))['image'],
     [Symbol.asyncDispose]: () => session.close(),

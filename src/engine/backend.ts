@@ -55,4 +55,9 @@ export type Backend = {
   readonly name: BackendName
   readonly device: Device
   create(model: Uint8Array, options: SessionOptions): Promise<Session>
+  /**
+   * Several graphs as one session, loaded side by side and run one after the other: outputs that a later one reads under
+   * the same name stay inside. Absent where that loads no quicker than one graph.
+   */
+  readonly createChain?: (models: readonly Uint8Array[], options: SessionOptions) => Promise<Session>
 }

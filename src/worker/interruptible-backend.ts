@@ -1,4 +1,4 @@
-import type { Backend } from '#engine/backend.ts'
+import type { Backend, Session } from '#engine/backend.ts'
 import { AppError } from '../errors.ts'
 
 /** A backend whose running inference can be stopped; what is asked of it afterwards is refused until it resumes. */
@@ -15,6 +15,25 @@ export function interruptible(backend: Backend): InterruptibleBackend {
   const check = (): void => {
     if (isInterrupted) throw new AppError('cancelled', 'cancelled')
   }
+  const { createChain } = backend
+  const guarded = async (create: () => Promise<Session>): Promise<Session> => {
+    check()
+    const session = await create()
+    if (isInterrupted) await session.close()
+    check()
+    return {
+      ...session,
+      async run(feeds) {
+        check()
+        cancelRun = () => session.cancel()
+        try {
+          return await session.run(feeds)
+        } finally {
+          cancelRun = null
+        }
+      },
+    }
+  }
   return {
     ...backend,
     interrupt() {
@@ -24,23 +43,7 @@ export function interruptible(backend: Backend): InterruptibleBackend {
     resume() {
       isInterrupted = false
     },
-    async create(model, options) {
-      check()
-      const session = await backend.create(model, options)
-      if (isInterrupted) await session.close()
-      check()
-      return {
-        ...session,
-        async run(feeds) {
-          check()
-          cancelRun = () => session.cancel()
-          try {
-            return await session.run(feeds)
-          } finally {
-            cancelRun = null
-          }
-        },
-      }
-    },
+    create: (model, options) => guarded(() => backend.create(model, options)),
+    ...(createChain && { createChain: (models, options) => guarded(() => createChain(models, options)) }),
   }
 }

@@ -1,17 +1,25 @@
 // Whole networks against diffusers and transformers (tools/reference/networks.py), with the weights of three models.
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { backendNames, type FloatFormat } from '#engine/backend.ts'
+import { backendNames, type Backend, type FloatFormat, type Session } from '#engine/backend.ts'
 import { clipTextGraph, tokenEmbeddingKey } from '#engine/models/clip-text.ts'
 import { addEmbeds, timeProjection } from '#engine/models/time-embedding.ts'
-import { unetGraph } from '#engine/models/unet.ts'
+import { unetGraph, unetHalves } from '#engine/models/unet.ts'
 import { vaeDecoderGraph, vaeEncoderGraph } from '#engine/models/vae.ts'
+import { UNet, type UNetObserver } from '#engine/networks/unet.ts'
 import { bindWeights } from '#engine/onnx/bind-weights.ts'
 import type { Checkpoint, Weights } from '#engine/weights/checkpoint.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { TorchGenerator } from '#tensor/random.ts'
 import { tensor, type Tensor } from '#tensor/tensor.ts'
-import { readGolden, readGoldenIntegers, relativeError, runGraph, weightsInMemory } from '../support/golden.ts'
+import {
+  readGolden,
+  readGoldenIntegers,
+  relativeError,
+  runChain,
+  runGraph,
+  weightsInMemory,
+} from '../support/golden.ts'
 import { hasBf16, testBackend } from '../support/openvino.ts'
 
 const root = path.join(import.meta.dirname, '../..')
@@ -50,10 +58,18 @@ describe.each(Object.entries(models))('%s', (name, folder) => {
           add_embeds: addEmbeds(config, at('text_embeds'), rows(at('time_ids'))),
         }
         const options = { precision, batch, height, width, textLength: 77, loraTargets: new Set<string>() }
+        const ways = new Map<string, Record<string, Tensor>>()
         for (const attention of ['fused', 'plain'] as const) {
           const graph = unetGraph(config, { ...options, attention, controlResiduals: false })
-          const { noise_pred } = await runGraph(graph, weights, feeds, backend)
-          expect(relativeError(noise_pred, at('y')), `${prefix} ${attention}`).toBeLessThan(tolerance[precision])
+          ways.set(attention, await runGraph(graph, weights, feeds, backend))
+        }
+        if (backend === 'openvino') {
+          const halves = unetHalves(config, { ...options, attention: 'fused', controlResiduals: false })
+          ways.set('halves', await runChain(halves, weights, feeds))
+        }
+        for (const [way, { noise_pred, ...others }] of ways) {
+          expect(relativeError(noise_pred, at('y')), `${prefix} ${way}`).toBeLessThan(tolerance[precision])
+          expect(others).toEqual({})
         }
         if (!golden.has(`${prefix}/y-control`)) continue
         const residuals = [...golden].filter(([key]) => key.startsWith(`${prefix}/down.`))
@@ -149,6 +165,50 @@ test.each(backendNames)(
   },
 )
 
+test('a UNet is loaded in halves where it is large and its backend takes several graphs', async () => {
+  const { config, weights } = (await openCheckpoint(models['tiny-b'])).unet
+  const small = await weightsInMemory(weights)
+  const large = new Map(small).set('unused', {
+    dtype: 'F32',
+    shape: [2 ** 29],
+    source: { file: '/unused', offset: 0, length: 2 ** 31 },
+  })
+  const created: string[] = []
+  const session = { run: () => Promise.reject(new Error('is not run')), cancel: () => false, close: async () => {} }
+  const create = async (what: string): Promise<Session> => {
+    created.push(what)
+    return { ...session, [Symbol.asyncDispose]: session.close }
+  }
+  const one: Backend = { name: 'openvino', device: 'cpu', create: () => create('whole') }
+  const many: Backend = { ...one, createChain: (graphs) => create(`${graphs.length} graphs`) }
+  const size = { batch: 1, height: 8, width: 8, textLength: null }
+  const observer: UNetObserver = { build: () => {}, evaluated: () => {} }
+  for (const [backend, stored, watching] of [
+    [one, large, undefined],
+    [many, small, undefined],
+    [many, large, observer],
+    [many, large, undefined],
+  ] as const) {
+    const source = { backend, config, weights: stored, precision: 'fp32', arithmetic: 'graph' } as const
+    await using _ = await UNet.load(source, size, new Set(), watching)
+  }
+  expect(created).toEqual(['whole', 'whole', 'whole', '2 graphs'])
+})
+
+test('the halves of a UNet share its weights about evenly, and none twice', async () => {
+  const { config, weights } = (await openCheckpoint(models.pocket)).unet
+  const options = { precision: 'fp32', attention: 'fused', batch: 1, height: 16, width: 16, textLength: null } as const
+  const halves = unetHalves(config, { ...options, loraTargets: new Set(), controlResiduals: false })
+  const keys = halves.map((graph) => new Set([...graph.weights.values()].map(({ key }) => key)))
+  expect([...keys[0]].filter((key) => keys[1].has(key))).toEqual([])
+  expect(keys[0].union(keys[1])).toEqual(new Set(weights.keys()))
+  const shares = halves.map((graph) =>
+    [...graph.weights.values()].reduce((sum, { readAs }) => sum + readAs.reduce((product, n) => product * n, 1), 0),
+  )
+  expect(shares[0] / shares[1]).toBeGreaterThan(0.5)
+  expect(shares[0] / shares[1]).toBeLessThan(2)
+})
+
 test.each([
   ['onnxruntime', 'fp32'],
   ['openvino', 'fp32'],
@@ -198,8 +258,9 @@ test.each([
           [`${path}.lora_B`, wave([rank, shapeOf(path)[0]], 0.1)],
         ]),
       )
+    const optionsWith = (targets: readonly string[]) => ({ ...options, loraTargets: new Set(targets) })
     const run = async (targets: readonly string[], from: Weights, loras: Record<string, Tensor>) => {
-      const graph = unetGraph(config, { ...options, loraTargets: new Set(targets) })
+      const graph = unetGraph(config, optionsWith(targets))
       return await runGraph(graph, from, { ...feeds, ...loras }, backend, arithmetic)
     }
     const plain = await run([], weights, {})
@@ -207,6 +268,11 @@ test.each([
     const some = await run(paths, weights, lora(4))
     expect(relativeError(none['noise_pred'], plain['noise_pred'])).toBeLessThan(loraTolerance[precision].none)
     expect(relativeError(some['noise_pred'], plain['noise_pred'])).toBeGreaterThan(0.2)
+    const inHalves = backend === 'openvino' ? [unetHalves(config, optionsWith(paths))] : []
+    for (const halves of inHalves) {
+      const { noise_pred } = await runChain(halves, weights, { ...feeds, ...lora(4) }, arithmetic)
+      expect(relativeError(noise_pred, some['noise_pred'])).toBeLessThan(loraTolerance[precision].none)
+    }
     const merged = new Map(exact)
     for (const path of paths) {
       const [out, inputs] = shapeOf(path)

@@ -4,6 +4,7 @@ import { copyFileSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFile
 import { readdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openvinoBackend, openvinoCapabilities, openvinoDevices } from '#engine/backends/openvino.ts'
@@ -23,12 +24,18 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }))
 
 /** x·W·W·…, (rows, size) → (rows, size). */
-function chain(rows: number, size: number, weight: StoredTensor, count: number): Uint8Array {
+function chain(
+  rows: number | string,
+  size: number,
+  weight: StoredTensor,
+  count: number,
+  [from, to]: readonly [string, string] = ['x', 'y'],
+): Uint8Array {
   const g = new GraphBuilder('chain', 'fp32')
   const w = g.weight('w', [size, size])
-  let y = g.input('x', [rows, size])
-  for (let index = 0; index < count; index++) y = g.node('MatMul', [y, w], [rows, size])
-  g.output('y', y)
+  let y = g.input(from, [rows, size])
+  for (let index = 0; index < count; index++) y = g.node('MatMul', [y, w], y.shape)
+  g.output(to, y)
   return bindWeights(g.finish(), new Map([['w', weight]]))
 }
 
@@ -52,9 +59,7 @@ describe('a session', () => {
     let ticks = 0
     const timer = setInterval(() => ticks++, 1)
     const run = long.run(input(size, size))
-    const { promise: later, resolve } = Promise.withResolvers<void>()
-    setTimeout(resolve, 30)
-    await later
+    await sleep(30)
     expect(ticks).toBeGreaterThan(3)
     clearInterval(timer)
     const cancelledMs = performance.now()
@@ -65,6 +70,58 @@ describe('a session', () => {
     expect(await session.run(input(size, size))).toEqual(before)
     expect(session.cancel()).toBe(true)
     expect(await session.run(input(size, size))).toEqual(before)
+  })
+
+  it('runs several graphs in their order, and is cancelled in each of them', async () => {
+    const size = 512
+    const weight = inMemory(size)
+    const backend = testBackend('openvino')
+    await using whole = await backend.create(chain(size, size, weight, 3), options)
+    const { y } = await whole.run(input(size, size))
+    const models = [chain(size, size, weight, 1, ['x', 'a']), chain(size, size, weight, 2, ['a', 'y'])]
+    await using session = await backend.createChain!(models, options)
+    for (let time = 0; time < 2; time++) {
+      const results = await session.run(input(size, size))
+      expect(Object.keys(results)).toEqual(['y'])
+      expect(relativeError(results['y'], y)).toBeLessThan(1e-6)
+    }
+    for (const counts of [
+      [500, 1],
+      [1, 500],
+    ]) {
+      const long = [chain(size, size, weight, counts[0], ['x', 'a']), chain(size, size, weight, counts[1], ['a', 'y'])]
+      await using slow = await backend.createChain!(long, options)
+      const run = slow.run(input(size, size))
+      await sleep(100)
+      const cancelledMs = performance.now()
+      expect(slow.cancel()).toBe(true)
+      await expect(run).rejects.toMatchObject({ code: 'cancelled' })
+      expect(performance.now() - cancelledMs).toBeLessThan(100)
+      expect((await slow.run(input(size, size)))['y'].data.every(Number.isFinite)).toBe(true)
+    }
+  })
+
+  it('refuses graphs that do not fit each other, and feeds that nothing reads', async () => {
+    const backend = testBackend('openvino')
+    const weight = inMemory(8)
+    const last = chain(1, 8, weight, 1, ['a', 'y'])
+    await expect(backend.createChain!([chain('rows', 8, weight, 1, ['x', 'a']), last], options)).rejects.toMatchObject({
+      code: 'internal',
+      message: 'session: the size of "a" is not known before a run',
+    })
+    await expect(backend.createChain!([chain(2, 8, weight, 1, ['x', 'a']), last], options)).rejects.toMatchObject({
+      code: 'backend_failed',
+      message: expect.stringMatching(/^a network cannot be loaded: /),
+    })
+    await expect(backend.createChain!([new Uint8Array([8, 1, 58, 0]), last], options)).rejects.toMatchObject({
+      code: 'backend_failed',
+    })
+    await using session = await backend.createChain!([chain(1, 8, weight, 1, ['x', 'a']), last], options)
+    await expect(session.run({ ...input(1, 8), b: input(1, 8)['x'] })).rejects.toMatchObject({
+      code: 'internal',
+      message: 'session: nothing reads "b"',
+    })
+    expect((await session.run(input(1, 8)))['y'].data.every(Number.isFinite)).toBe(true)
   })
 
   it('computes in bf16 where it is asked to and the CPU can', async () => {

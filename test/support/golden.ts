@@ -85,6 +85,22 @@ export async function runGraph(
   return await session.run(feeds)
 }
 
+/** One run of several graphs as one session, on the backend that takes them. */
+export async function runChain(
+  graphs: readonly Graph[],
+  weights: GraphWeights,
+  feeds: Record<string, Feed>,
+  arithmetic: Arithmetic = 'graph',
+): Promise<Record<string, Tensor>> {
+  const models = graphs.map((graph) => bindWeights(graph, weights))
+  await using session = await testBackend('openvino').createChain!(models, {
+    weightsInPlace: false,
+    keepActivations: false,
+    arithmetic,
+  })
+  return await session.run(feeds)
+}
+
 /** ‖actual − expected‖ / ‖expected‖ over all elements. */
 export function relativeError(actual: Tensor, expected: Tensor): number {
   expect(actual.shape).toEqual(expected.shape)

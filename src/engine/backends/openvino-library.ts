@@ -39,6 +39,8 @@ export type OpenvinoLibrary = {
   /** A tensor over memory of ours, which must outlive it. */
   createTensor(type: keyof typeof elementTypes, shape: readonly number[], data: ArrayBufferView): TensorHandle
   setTensor(request: Request, name: string, tensor: TensorHandle): void
+  /** The memory of an input or output whose size is known. */
+  tensorOf(request: Request, name: string): TensorHandle
   /** A copy of what an inference has left under a name. */
   readTensor(request: Request, name: string): { readonly shape: readonly number[]; readonly data: Float32Array }
   /** Run on another thread; true when it was cancelled. */
@@ -83,11 +85,8 @@ function bind(place: OpenvinoPlace): OpenvinoLibrary {
   const file = open(place)
   const call = (prototype: string): NativeFunction => functionOf(place, file, prototype)
   const lastError = call('const char* ov_get_last_err_msg()') as () => string
-  const fail = (): never => {
-    throw new OpenvinoError(lastError() || 'no reason given')
-  }
   const check = (status: number): void => {
-    if (status !== 0) fail()
+    if (status !== 0) throw new OpenvinoError(lastError() || 'no reason given')
   }
   const out = (run: (result: Out) => number): unknown => {
     const result: Out = [null]
@@ -158,6 +157,8 @@ function bind(place: OpenvinoPlace): OpenvinoLibrary {
     call(`void ${name}(void* handle)`) as (handle: Handle<Kind>) => void
   const freeTensor = freeing<'tensor'>('ov_tensor_free')
 
+  const tensorOf = (request: Request, name: string): TensorHandle =>
+    out((result) => getTensor(request, name, result)) as TensorHandle
   const shapeOf = (shape: Shape): readonly number[] => {
     const rank = Number(shape.rank)
     const dims = rank === 0 ? [] : Array.from(koffi.decode(shape.dims, 'int64_t', rank) as ArrayLike<number | bigint>)
@@ -217,8 +218,9 @@ function bind(place: OpenvinoPlace): OpenvinoLibrary {
       }
     },
     setTensor: (request, name, tensor) => check(setTensor(request, name, tensor)),
+    tensorOf,
     readTensor(request, name) {
-      const tensor = out((result) => getTensor(request, name, result)) as TensorHandle
+      const tensor = tensorOf(request, name)
       try {
         const made: Shape = { rank: 0, dims: null }
         check(tensorShape(tensor, made))

@@ -1,5 +1,6 @@
 // The denoising UNet of Stable Diffusion XL (arXiv 2307.01952) as an ONNX graph, from diffusers' UNet2DConditionModel
-// with text_time conditioning. Reads top to bottom as the data flows: time embedding, down, middle, up, out.
+// with text_time conditioning. Reads top to bottom as the data flows: time embedding, down, middle, up, out; as one graph
+// or as two.
 import { AppError } from '../../errors.ts'
 import type { FloatFormat } from '../backend.ts'
 import type { Quantization } from '../quantize/quantization.ts'
@@ -36,42 +37,85 @@ export type UNetGraphOptions = LayerOptions & {
  * Output: `noise_pred` (B, outChannels, H, W).
  */
 export function unetGraph(config: UNetConfig, options: UNetGraphOptions): Graph {
-  const { batch, height, width, textLength } = options
-  const g = new GraphBuilder('unet', options.precision, options.loraTargets, options.quantization)
+  const scope = openScope(config, options)
+  wayUp(scope, wayDown(scope))
+  options.observe?.(scope.g)
+  return scope.g.finish()
+}
 
-  // 1. inputs and the embedding of timestep, sizes and pooled text
-  const sample = g.input('sample', [batch, config.inChannels, height, width])
+/**
+ * The same in two graphs with about as many layers each, which can be loaded side by side. What the second one reads of the
+ * first, its skip connections and the time, are outputs and inputs of the same names, `carried.<i>`.
+ */
+export function unetHalves(config: UNetConfig, options: Omit<UNetGraphOptions, 'observe'>): readonly [Graph, Graph] {
+  const first = openScope(config, options)
+  const { skips, x } = wayDown(first)
+  const g = builderOf(options)
+  let carried = 0
+  const carry = (value: Value): Value => {
+    const name = `carried.${carried++}`
+    if (value.shape.length !== 4) {
+      first.g.output(name, value)
+      return g.input(name, value.shape)
+    }
+    // Channels last, as the kernels of convolutions leave and want them: nothing has to be moved.
+    const pixels = first.g.transpose(value, [0, 2, 3, 1])
+    first.g.output(name, pixels)
+    return g.transpose(g.input(name, pixels.shape), [0, 3, 1, 2])
+  }
+  const second = { ...first, g, temb: carry(first.temb), context: textContext(g, config, options) }
+  wayUp(second, { x: carry(x), skips: skips.map(carry) })
+  return [first.g.finish(), g.finish()]
+}
+
+/** A feature map, and the skip connections that are still to be used. */
+type Halfway = { readonly x: Value; readonly skips: Value[] }
+
+type WholeScope = UNetScope & { readonly config: UNetConfig; readonly options: UNetGraphOptions }
+
+/** The embedding of timestep, sizes and pooled text, and the text. */
+function openScope(config: UNetConfig, options: UNetGraphOptions): WholeScope {
+  const g = builderOf(options)
+  const context = textContext(g, config, options)
+  return { g, config, options, temb: silu(g, timeEmbedding(g, config, options.batch)), context }
+}
+
+function builderOf({ loraTargets, precision, quantization }: UNetGraphOptions): GraphBuilder {
+  return new GraphBuilder('unet', precision, loraTargets, quantization)
+}
+
+function textContext(g: GraphBuilder, config: UNetConfig, { batch, textLength }: UNetGraphOptions): Value {
   const text = g.input('encoder_hidden_states', [batch, textLength ?? 'text_length', config.crossAttentionDim])
-  const context = g.reshape(text, [textLength === null ? -1 : batch * textLength, config.crossAttentionDim])
-  const scope: UNetScope = { g, config, options, temb: silu(g, timeEmbedding(g, config, batch)), context }
+  return g.reshape(text, [textLength === null ? -1 : batch * textLength, config.crossAttentionDim])
+}
 
-  // 2. down: every resnet and downsampler leaves a skip connection
+/** From the latents to the smallest feature map: every resnet and downsampler leaves a skip connection. */
+function wayDown(scope: WholeScope): Halfway {
+  const { config, g, options } = scope
+  const { batch, height, width } = options
+  const sample = g.input('sample', [batch, config.inChannels, height, width])
   let x = conv2d(g, sample, 'conv_in', config.downBlocks[0].channels)
   const skips = [x]
   config.downBlocks.forEach((block, index) => {
     x = downBlock(scope, x, `down_blocks.${index}`, block, skips)
   })
   const residuals = options.controlResiduals ? addControlResiduals(g, skips) : skips
-
-  // 3. middle
   if (config.midBlock) x = midBlock(scope, x, config.midBlock)
   if (options.controlResiduals) x = g.add(x, g.input('mid_block_additional_residual', x.shape))
+  return { x, skips: residuals }
+}
 
-  // 4. up: consumes the skip connections, last first
+/** And back to the noise, using the skip connections, last first. */
+function wayUp(scope: WholeScope, { skips, x: smallest }: Halfway): void {
+  const { config, g } = scope
+  let x = smallest
   config.upBlocks.forEach((block, index) => {
-    x = upBlock(scope, x, `up_blocks.${index}`, block, residuals)
+    x = upBlock(scope, x, `up_blocks.${index}`, block, skips)
   })
-  if (residuals.length > 0)
-    throw new AppError(
-      'wrong_architecture',
-      `unet: ${residuals.length} skip connections are left after the last up block`,
-    )
-
-  // 5. out
+  if (skips.length > 0)
+    throw new AppError('wrong_architecture', `unet: ${skips.length} skip connections are left after the last up block`)
   const normed = silu(g, groupNorm(g, x, 'conv_norm_out', config.normNumGroups, config.normEps))
   g.output('noise_pred', conv2d(g, normed, 'conv_out', config.outChannels))
-  options.observe?.(g)
-  return g.finish()
 }
 
 /** time_embedding(timestep) + add_embedding(pooled text, time ids). (B, timeEmbedDim) */

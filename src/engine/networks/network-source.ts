@@ -1,3 +1,4 @@
+import { AppError } from '../../errors.ts'
 import type { Arithmetic, Backend, FloatFormat, Session, SessionOptions } from '../backend.ts'
 import { releasingPages } from '../backends/mapped-pages.ts'
 import { bindWeights } from '../onnx/bind-weights.ts'
@@ -25,10 +26,13 @@ export type NetworkSource<Config> = {
  */
 const repackUpToBytes = 1 << 30
 
-/** Compile a graph over the source's weights. OpenVINO packs them: what it has read of their files is given back meanwhile. */
+/**
+ * Compile a graph over the source's weights, or several as one session. OpenVINO packs weights: what it has read of their
+ * files is given back meanwhile.
+ */
 export async function createSession(
   source: NetworkSource<unknown>,
-  graph: Graph,
+  graphs: readonly [Graph, ...Graph[]],
   options: Omit<SessionOptions, 'arithmetic' | 'keptBytes'>,
 ): Promise<Session> {
   const { arithmetic, backend, keepCompiled, precision, quantization, weights } = source
@@ -36,8 +40,12 @@ export async function createSession(
   // bf16 about as long.
   const isWorthKeeping = quantization !== undefined || precision === 'bf16'
   const keptBytes = keepCompiled && isWorthKeeping ? weightBytes(weights) : undefined
-  const create = (): Promise<Session> =>
-    backend.create(bindWeights(graph, weights), { ...options, arithmetic, keptBytes })
+  const create = (): Promise<Session> => {
+    const [model, ...others] = graphs.map((graph) => bindWeights(graph, weights))
+    if (others.length === 0) return backend.create(model, { ...options, arithmetic, keptBytes })
+    if (!backend.createChain) throw new AppError('internal', `${backend.name}: takes one graph a session`)
+    return backend.createChain([model, ...others], { ...options, arithmetic, keptBytes })
+  }
   return backend.name === 'openvino' ? await releasingPages(filesOf(weights), create) : await create()
 }
 

@@ -96,7 +96,7 @@ export class StripDecoder implements AsyncDisposable {
     const { backend, config, precision } = this.#source
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
     const graph = vaeDecoderHeadGraph(config, { precision, attention, batch: 1, ...this.#size })
-    await using session = await createSession(this.#source, graph, options)
+    await using session = await createSession(this.#source, [graph], options)
     const { map } = await session.run({ latents })
     return StripMap.cut(
       map,
@@ -111,7 +111,7 @@ export class StripDecoder implements AsyncDisposable {
     for (const height of new Set(this.#heights)) {
       const rows = height * factor
       const strip = stripGraph(pass, { rows, width: this.#size.width * factor })
-      sessions.set(rows, opened.use(await createSession(this.#source, strip, options)))
+      sessions.set(rows, opened.use(await createSession(this.#source, [strip], options)))
     }
     const path = normOf(pass)
     const read = async (name: string): Promise<Tensor> => {

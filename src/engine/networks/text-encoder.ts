@@ -64,7 +64,7 @@ export class TextEncoder implements AsyncDisposable {
     return new TextEncoder(
       config,
       tokenTable,
-      await createSession(source, graph, { weightsInPlace: true, keepActivations: false }),
+      await createSession(source, [graph], { weightsInPlace: true, keepActivations: false }),
       present,
     )
   }

@@ -1,9 +1,9 @@
 import { zeros, type Tensor } from '#tensor/tensor.ts'
 import type { Session } from '../backend.ts'
 import { timeProjection } from '../models/time-embedding.ts'
-import { unetGraph } from '../models/unet.ts'
+import { unetGraph, unetHalves, type UNetGraphOptions } from '../models/unet.ts'
 import type { UNetConfig } from '../models/unet-config.ts'
-import type { GraphBuilder } from '../onnx/graph-builder.ts'
+import type { Graph, GraphBuilder } from '../onnx/graph-builder.ts'
 import type { LoraBranches } from '../weights/lora/lora-branches.ts'
 import { branchFeeds, type LoraFeeds } from './lora-feeds.ts'
 import { areLarge, createSession, type NetworkSource } from './network-source.ts'
@@ -72,7 +72,7 @@ export class UNet implements AsyncDisposable {
     observer?: UNetObserver,
   ): Promise<UNet> {
     const { backend, config, precision, quantization } = source
-    const graph = unetGraph(config, {
+    const graphOptions: UNetGraphOptions = {
       ...options,
       precision,
       // onnxruntime's fused kernel answers wrongly on WebGPU at head sizes 32 and 64.
@@ -80,13 +80,16 @@ export class UNet implements AsyncDisposable {
       loraTargets,
       controlResiduals: false,
       quantization,
-      observe: observer && ((g) => observer.build(g)),
-    })
+    }
+    const graphs: readonly [Graph, ...Graph[]] =
+      backend.createChain && areLarge(source.weights) && !observer
+        ? unetHalves(config, graphOptions)
+        : [unetGraph(config, { ...graphOptions, observe: observer && ((g) => observer.build(g)) })]
     return new UNet(
       config,
       options.batch,
       // Kernels of rounded weights are only quick with weights that they have packed themselves.
-      await createSession(source, graph, {
+      await createSession(source, graphs, {
         weightsInPlace: areLarge(source.weights) && !quantization,
         keepActivations: true,
       }),

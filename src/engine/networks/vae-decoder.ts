@@ -26,7 +26,7 @@ export class VaeDecoder implements AsyncDisposable {
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
     const silent = await silentResiduals(source.weights)
     const graph = vaeDecoderGraph(config, { precision, attention, batch: 1, silent, ...options })
-    return new VaeDecoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
+    return new VaeDecoder(await createSession(source, [graph], { weightsInPlace: false, keepActivations: false }))
   }
 
   /** Unscaled latents (1, latentChannels, h, w) → picture (1, 3, H, W), about −1..1. */

@@ -21,7 +21,7 @@ export class VaeEncoder implements AsyncDisposable {
     const attention = backend.device === 'webgpu' ? 'plain' : 'fused'
     const silent = await silentResiduals(source.weights)
     const graph = vaeEncoderGraph(config, { precision, attention, batch: 1, silent, height, width })
-    return new VaeEncoder(await createSession(source, graph, { weightsInPlace: false, keepActivations: false }))
+    return new VaeEncoder(await createSession(source, [graph], { weightsInPlace: false, keepActivations: false }))
   }
 
   /** Picture (1, 3, H, W) in −1..1 → means and log variances of unscaled latents, (1, 2·latentChannels, h, w). */

@@ -1,26 +1,46 @@
-// Reads back from a model's bytes what it answers: optimisers rename what lies between, but these names are ours.
+// Reads back from a model's bytes what it takes and answers: optimisers rename what lies between, but these names are ours.
 import { AppError } from '../../errors.ts'
 
 /** An output of a model; its shape is null where a dimension may differ from run to run. */
 export type ModelOutput = { readonly name: string; readonly shape: readonly number[] | null }
 
 /** Fields of onnx.proto by their numbers. */
-const fields = { graph: 7, output: 12, name: 1, type: 2, tensorType: 1, shape: 2, dim: 1, dimValue: 1 } as const
+const fields = {
+  graph: 7,
+  input: 11,
+  output: 12,
+  name: 1,
+  type: 2,
+  tensorType: 1,
+  shape: 2,
+  dim: 1,
+  dimValue: 1,
+} as const
+
+/** The names of what an ONNX model takes. */
+export function modelInputs(model: Uint8Array): ReadonlySet<string> {
+  return new Set(parts(graphOf(model), fields.input).map(nameOf))
+}
 
 /** The outputs of an ONNX model in their order. */
 export function modelOutputs(model: Uint8Array): readonly ModelOutput[] {
-  const [graph] = parts(model, fields.graph)
-  if (graph === undefined) throw new AppError('internal', 'model: has no graph')
-  return parts(graph, fields.output).map((value) => {
+  return parts(graphOf(model), fields.output).map((value) => {
     const shape = [fields.type, fields.tensorType, fields.shape].reduce(
       (message, field) => first(message, field),
       value,
     )
     const dims = parts(shape, fields.dim).map((dim) => integer(dim, fields.dimValue))
-    const name = Buffer.from(first(value, fields.name)).toString('utf8')
-    return { name, shape: dims.every((dim) => dim !== null && dim >= 0) ? (dims as number[]) : null }
+    return { name: nameOf(value), shape: dims.every((dim) => dim !== null && dim >= 0) ? (dims as number[]) : null }
   })
 }
+
+function graphOf(model: Uint8Array): Uint8Array {
+  const [graph] = parts(model, fields.graph)
+  if (graph === undefined) throw new AppError('internal', 'model: has no graph')
+  return graph
+}
+
+const nameOf = (value: Uint8Array): string => Buffer.from(first(value, fields.name)).toString('utf8')
 
 function first(message: Uint8Array, field: number): Uint8Array {
   return parts(message, field)[0] ?? new Uint8Array()
