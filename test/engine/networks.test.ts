@@ -171,7 +171,7 @@ test('a UNet is loaded in halves where it is large and its backend takes several
   const large = new Map(small).set('unused', {
     dtype: 'F32',
     shape: [2 ** 29],
-    source: { file: '/unused', offset: 0, length: 2 ** 31 },
+    source: { file: import.meta.filename, offset: 0, length: 2 ** 31 },
   })
   const created: string[] = []
   const session = { run: () => Promise.reject(new Error('is not run')), cancel: () => false, close: async () => {} }
