@@ -107,8 +107,11 @@ function connect(library: OpenvinoLibrary, links: readonly Link[]): readonly Ans
       if (output.shape === null)
         throw new AppError('internal', `session: the size of "${output.name}" is not known before a run`)
       const tensor = library.tensorOf(link.request, output.name)
-      for (const { request } of takers) library.setTensor(request, output.name, tensor)
-      library.freeTensor(tensor)
+      try {
+        for (const { request } of takers) library.setTensor(request, output.name, tensor)
+      } finally {
+        library.freeTensor(tensor)
+      }
     }
   })
   return answers

@@ -111,10 +111,9 @@ async function createSession(
       ENABLE_CPU_PINNING: 'NO',
     }),
   }
-  const sizeBytes = keptBytes === undefined ? undefined : Math.ceil(keptBytes / models.length)
   using owned = new DisposableStack()
   const opened = await Promise.allSettled(
-    models.map((model) => openLink(library, model, options, properties, sizeBytes)),
+    models.map((model) => openLink(library, model, options, properties, keptBytes)),
   )
   const links = opened.flatMap((result) => (result.status === 'fulfilled' ? [owned.use(result.value)] : []))
   const failed = opened.find((result) => result.status === 'rejected')
@@ -131,6 +130,7 @@ async function openLink(
   model: Uint8Array,
   options: OpenvinoOptions,
   properties: Readonly<Record<string, string>>,
+  // Of all graphs together: each looks for room before any of them is written.
   sizeBytes: number | undefined,
 ): Promise<Link & Disposable> {
   const { cache, device } = options
@@ -145,9 +145,9 @@ async function openLink(
   // Weights that see the prompt are packed when its length is known: pages that this reads are given back as well.
   const infer = (): Promise<boolean> =>
     kept ? releasingMapping(kept.mapped, () => library.infer(request)) : library.infer(request)
+  const signature = { inputs: modelInputs(model), outputs: modelOutputs(model) }
   const linked = owned.move()
-  const dispose = (): void => linked.dispose()
-  return { request, inputs: modelInputs(model), outputs: modelOutputs(model), infer, [Symbol.dispose]: dispose }
+  return { request, ...signature, infer, [Symbol.dispose]: () => linked.dispose() }
 }
 
 /** The network out of the cache folder; null where the disk has no room for it there. */
