@@ -2,6 +2,9 @@
 // where the engine can stop what it computes, and keeps what it has loaded; else, and when that takes too long, by killing
 // its process, which is all that reaches some libraries.
 import { fork, type ChildProcess } from 'node:child_process'
+import { getCompileCacheDir } from 'node:module'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
 import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError } from '../errors.ts'
 import type {
@@ -101,6 +104,7 @@ export class EngineProcess implements AsyncDisposable {
     this.#child = fork(options.entry ?? new URL('./main.ts', import.meta.url), [], {
       serialization: 'advanced',
       execArgv: [],
+      env: { ...process.env, NODE_COMPILE_CACHE: getCompileCacheDir() ?? path.join(tmpdir(), 'node-compile-cache') },
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     })
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) {

@@ -1,6 +1,5 @@
 // The engine process: the child program that worker/engine-process.ts starts. The modules that load onnxruntime are
 // imported by the tasks that compute, so that an inspection starts without it.
-import { enableCompileCache } from 'node:module'
 import type { ComponentName } from '#engine/weights/checkpoint.ts'
 import { componentHash, modelHash } from '#engine/weights/hash.ts'
 import { inspectFile } from '#engine/weights/inspect.ts'
@@ -9,9 +8,6 @@ import { AppError } from '../errors.ts'
 import type { PipelineCache } from './pipeline-cache.ts'
 import type { EngineSettings, InspectResult, Progress } from './protocol.ts'
 import { serveRequests, type Engine } from './request-loop.ts'
-
-// For the modules that are imported from here on, which are most of them.
-enableCompileCache()
 
 serveRequests((settings): Engine => {
   let pipelines: PipelineCache | null = null
