@@ -10,13 +10,17 @@ const layerNormEpsilon = 1e-5
 export function transformer(scope: UNetScope, x: Value, path: string, depth: number, heads: number): Value {
   const { g, config } = scope
   const [batch, channels, height, width] = x.shape as [number, number, number, number]
-  const toTokens = (map: Value): Value => g.reshape(g.transpose(map, [0, 2, 3, 1]), [batch * height * width, channels])
+  const rows = batch * height * width
+  // Of a norm over (N, C) OpenVINO makes the scale and the bias a part of the rounding behind it, whose ranges then differ
+  // from column to column, for which it has a slow kernel. Of one over (1, N, C) it does not.
+  const shape = g.quantization?.weightLayout === 'rows' ? [1, rows, channels] : [rows, channels]
+  const toTokens = (map: Value): Value => g.reshape(g.transpose(map, [0, 2, 3, 1]), shape)
   const toMap = (tokens: Value): Value => g.transpose(g.reshape(tokens, [batch, height, width, channels]), [0, 3, 1, 2])
 
   const normed = groupNorm(g, x, `${path}.norm`, config.normNumGroups, groupNormEpsilon)
   let tokens = config.useLinearProjection
     ? project(scope, toTokens(normed), `${path}.proj_in`, channels)
-    : toTokens(conv2d(g, normed, `${path}.proj_in`, channels, { kernel: 1 })) // (B·H·W, C)
+    : toTokens(conv2d(g, normed, `${path}.proj_in`, channels, { kernel: 1 })) // (B·H·W, C) or (1, B·H·W, C)
   for (let index = 0; index < depth; index++)
     tokens = transformerBlock(scope, tokens, `${path}.transformer_blocks.${index}`, batch, heads)
   const projected = config.useLinearProjection
@@ -39,7 +43,7 @@ function transformerBlock(scope: UNetScope, input: Value, path: string, batch: n
 }
 
 function attentionLayer(scope: UNetScope, x: Value, source: Value, path: string, batch: number, heads: number): Value {
-  const channels = x.shape[1]
+  const channels = x.shape.at(-1)!
   const { attention: kind } = scope.options
   const q = project(scope, x, `${path}.to_q`, channels, false)
   const k = project(scope, source, `${path}.to_k`, channels, false)
@@ -51,20 +55,16 @@ function attentionLayer(scope: UNetScope, x: Value, source: Value, path: string,
 function feedForward(scope: UNetScope, x: Value, path: string): Value {
   const { g } = scope
   const [hidden, gate] = gatedHalves(scope, x, `${path}.net.0.proj`)
-  return project(scope, g.multiply(hidden, gelu(g, gate)), `${path}.net.2`, x.shape[1])
+  return project(scope, g.multiply(hidden, gelu(g, gate)), `${path}.net.2`, x.shape.at(-1)!)
 }
 
 /** Both halves of the wide projection: as two linears, which saves a copy, or split after a LoRA branch over both. */
 function gatedHalves({ g }: UNetScope, x: Value, path: string): [hidden: Value, gate: Value] {
-  const [rows, channels] = x.shape
-  const count = channels * 4
+  const count = x.shape.at(-1)! * 4
   if (g.loraTargets.has(path)) {
     const wide = linear(g, x, path, count * 2)
-    const halves = [
-      [rows, count],
-      [rows, count],
-    ]
-    const [hidden, gate] = g.split('Split', [wide], halves, { attributes: { axis: 1, num_outputs: 2 } })
+    const half = [...x.shape.slice(0, -1), count]
+    const [hidden, gate] = g.split('Split', [wide], [half, half], { attributes: { axis: -1, num_outputs: 2 } })
     return [hidden, gate]
   }
   return [linearHalf(g, x, path, count * 2, 0), linearHalf(g, x, path, count * 2, 1)]

@@ -27,7 +27,7 @@ export type Window = {
   readonly size: readonly [number, number]
 }
 
-/** y = x·Wᵀ + b over rows, with W rounded. (N, in) → (N, outFeatures / share.of) */
+/** y = x·Wᵀ + b over rows, with W rounded. (…, in) → (…, outFeatures / share.of) */
 export function int8Linear(
   g: GraphBuilder,
   x: Value,
@@ -36,7 +36,7 @@ export function int8Linear(
   outFeatures: number,
   { bias = true, share = { index: 0, of: 1 } }: { bias?: boolean; share?: OutputShare } = {},
 ): Value {
-  const [rows, inFeatures] = x.shape
+  const inFeatures = x.shape.at(-1)!
   const count = outFeatures / share.of
   const from = share.index * count
   const input = smoothed(g, x, layer, path, [inFeatures])
@@ -46,12 +46,16 @@ export function int8Linear(
     const weight = g.int8Weight(`${path}.weight`, [outFeatures, inFeatures], [count, inFeatures], from)
     const range = rangeOfRows(layer, path)
     const sums = g.weightRows(`${path}.weight_sum`, [outFeatures], from, count)
-    const inputs = [
-      fromBytes(g, inBytes(g, input, range), range),
-      widened(g, weight, scales),
-      shifted(g, added, sums, range),
-    ]
-    return g.node('Gemm', inputs, [rows, count], { attributes: { transB: 1 }, name: path })
+    const shift = shifted(g, added, sums, range)
+    const values = fromBytes(g, inBytes(g, input, range), range)
+    const shape = [...x.shape.slice(0, -1), count]
+    const transB = { domain: 'com.microsoft', attributes: { transB: 1 }, name: path } as const
+    // Factors go into the scales and the bias: behind a layer over (1, N, C) OpenVINO would multiply in a pass of its own.
+    const scaledBy = (change: (constant: Value) => Value): Value =>
+      g.add(g.node('FusedMatMul', [values, widened(g, weight, change(scales))], shape, transB), change(shift))
+    const y = scaledBy((constant) => constant)
+    g.scaled.set(y.name, (factors) => scaledBy((constant) => g.multiply(constant, factors)))
+    return y
   }
   const parts = outputParts(path)
   if (parts % share.of !== 0) throw new AppError('internal', `${path}: its weight lies in ${parts} parts`)

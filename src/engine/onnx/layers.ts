@@ -1,5 +1,6 @@
 // The layers that SDXL's networks are made of, each as the few ONNX operators that run fastest on a CPU
 // (docs/numerics.md has the measurements). `path` is the module's path in diffusers' state dict.
+import { elementCount } from '#tensor/tensor.ts'
 import { AppError } from '../../errors.ts'
 import type { GraphBuilder, Value } from './graph-builder.ts'
 import { int8Conv2d, int8Linear } from './int8-layers.ts'
@@ -12,7 +13,7 @@ export type LayerOptions = {
 }
 
 /**
- * y = x·Wᵀ + b over rows. (N, in) → (N, out). Where `path` is a LoRA target, x·A·B is added: A (in, r) and B (r, out)
+ * y = x·Wᵀ + b over rows. (…, in) → (…, out). Where `path` is a LoRA target, x·A·B is added: A (in, r) and B (r, out)
  * are the inputs `<path>.lora_A` and `<path>.lora_B`, alpha / rank and strength folded into B. Where the graph is
  * quantised at `path`, x·Wᵀ is computed in 8-bit integers, the branch is not.
  */
@@ -23,7 +24,7 @@ export function linear(
   outFeatures: number,
   { bias = true }: { bias?: boolean } = {},
 ): Value {
-  const [rows, inFeatures] = x.shape as [number, number]
+  const inFeatures = x.shape.at(-1)!
   g.layerInputs.set(path, { value: x, kernel: 1 })
   const layer = g.quantization?.layers.get(path)
   let y: Value
@@ -35,18 +36,18 @@ export function linear(
   if (!g.loraTargets.has(path)) return y
   const a = g.input(`${path}.lora_A`, [inFeatures, `${path}.rank`])
   const b = g.input(`${path}.lora_B`, [`${path}.rank`, outFeatures])
-  const down = g.node('MatMul', [x, a], [rows, -1], { name: path })
-  if (g.precision === 'bf16') return g.add(y, g.node('MatMul', [down, b], [rows, outFeatures], { name: path }))
+  const down = g.node('MatMul', [x, a], [...x.shape.slice(0, -1), -1], { name: path })
+  if (!takesGemm(g, x)) return g.add(y, g.node('MatMul', [down, b], y.shape, { name: path }))
   // With y as its third input the product is added where it is computed, without a pass of its own.
-  return g.node('Gemm', [down, b, y], [rows, outFeatures], { name: path })
+  return g.node('Gemm', [down, b, y], y.shape, { name: path })
 }
 
-/** One of two halves of a linear's `outFeatures`, without computing the other. (N, in) → (N, outFeatures / 2) */
+/** One of two halves of a linear's `outFeatures`, without computing the other. (…, in) → (…, outFeatures / 2) */
 export function linearHalf(g: GraphBuilder, x: Value, path: string, outFeatures: number, index: 0 | 1): Value {
   g.layerInputs.set(path, { value: x, kernel: 1 })
   const layer = g.quantization?.layers.get(path)
   if (layer) return int8Linear(g, x, layer, path, outFeatures, { share: { index, of: 2 } })
-  const inFeatures = x.shape[1]
+  const inFeatures = x.shape.at(-1)!
   const count = outFeatures / 2
   const first = index * count
   const weight = g.weightRows(`${path}.weight`, [outFeatures, inFeatures], first, count)
@@ -54,15 +55,19 @@ export function linearHalf(g: GraphBuilder, x: Value, path: string, outFeatures:
   return product(g, x, weight, bias, path)
 }
 
-/** x·Wᵀ + b. (N, in), (out, in), (out) → (N, out) */
+/** x·Wᵀ + b. (…, in), (out, in), (out) → (…, out) */
 function product(g: GraphBuilder, x: Value, weight: Value, bias: Value | null, path: string): Value {
-  const shape = [x.shape[0], weight.shape[0]]
-  // Of a Gemm in bf16 OpenVINO's frontend makes a copy of the weights, multiplied by alpha's 1.
-  if (g.precision === 'bf16') {
+  const shape = [...x.shape.slice(0, -1), weight.shape[0]]
+  if (!takesGemm(g, x)) {
     const y = g.node('MatMul', [x, g.transpose(weight, [1, 0])], shape, { name: path })
     return bias ? g.add(y, bias) : y
   }
   return g.node('Gemm', bias ? [x, weight, bias] : [x, weight], shape, { attributes: { transB: 1 }, name: path })
+}
+
+/** Whether a product of `x` can be a Gemm. Of one in bf16 OpenVINO's frontend makes a copy of the weights, multiplied by alpha's 1. */
+function takesGemm(g: GraphBuilder, x: Value): boolean {
+  return x.shape.length === 2 && g.precision !== 'bf16'
 }
 
 /**
@@ -128,22 +133,17 @@ export function groupNorm(g: GraphBuilder, x: Value, path: string, groups: numbe
   return g.add(scaled, g.weight(`${path}.bias`, [channels], [channels, 1, 1]))
 }
 
-/** LayerNorm over rows. (N, C) → same. */
+/** LayerNorm over rows. (…, C) → same. */
 export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: number): Value {
-  const size = x.shape[1]
-  // Of a norm over rows OpenVINO makes the scale and the bias a part of the rounding behind it, whose ranges then differ
-  // from column to column, for which it has a slow kernel. Of one over (1, N, C) it does not.
-  const input = g.quantization?.weightLayout === 'rows' ? g.reshape(x, [1, ...x.shape]) : x
+  const size = x.shape.at(-1)!
   const [weight, bias] = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
   // With fp32 OpenVINO's frontend converts bf16 to it and back, though its kernel computes in fp32 in any case.
   const stash = g.precision === 'bf16' ? elementTypes.bfloat16 : elementTypes.float
-  const norm = (scale: Value, shift: Value): Value => {
-    const normed = g.node('LayerNormalization', [input, scale, shift], input.shape, {
+  const norm = (scale: Value, shift: Value): Value =>
+    g.node('LayerNormalization', [x, scale, shift], x.shape, {
       attributes: { axis: -1, epsilon: { float: epsilon }, stash_type: stash },
       name: path,
     })
-    return g.reshape(normed, x.shape)
-  }
   const y = norm(weight, bias)
   g.scaled.set(y.name, (factors) => norm(g.multiply(weight, factors), g.multiply(bias, factors)))
   return y
@@ -184,7 +184,7 @@ export function upsample(g: GraphBuilder, x: Value, height: number, width: numbe
   return g.node('Slice', [doubled, starts, ends, axes], [batch, channels, height, width])
 }
 
-/** Scaled dot-product attention over `heads` heads. q (B·S, C), k and v (B·T, C) → (B·S, C); T may be known at the run only. */
+/** Scaled dot-product attention over `heads` heads. q (…, C) of B·S rows, k and v of B·T → as q; T may be known at the run only. */
 export function attention(
   g: GraphBuilder,
   [q, k, v]: readonly [Value, Value, Value],
@@ -192,7 +192,7 @@ export function attention(
   mask?: Value,
 ): Value {
   const y = attended(g, [q, k, v], options, mask)
-  g.scaled.set(y.name, (factors) => attended(g, [q, k, g.multiply(v, factors)], options, mask))
+  g.scaled.set(y.name, (factors) => attended(g, [q, k, scaled(g, v, factors)], options, mask))
   return y
 }
 
@@ -209,27 +209,32 @@ function attended(
   { batch, heads, kind, name }: AttentionOptions,
   mask?: Value,
 ): Value {
-  const [rows, channels] = q.shape as [number, number]
-  const lengthOf = (x: Value): number => (x.shape[0] === -1 ? -1 : x.shape[0] / batch)
+  const channels = q.shape.at(-1)!
+  const lengthOf = (x: Value): number => (x.shape.includes(-1) ? -1 : elementCount(x.shape) / (batch * channels))
   const batched = (x: Value): Value => g.reshape(x, [batch, lengthOf(x), channels])
   // OpenVINO makes one kernel of the plain form, too, which then also rounds what comes out.
   if (kind === 'fused' && !mask && g.quantization?.weightLayout !== 'rows') {
-    const y = g.node('MultiHeadAttention', [batched(q), batched(k), batched(v)], [batch, rows / batch, channels], {
+    const y = g.node('MultiHeadAttention', [batched(q), batched(k), batched(v)], [batch, lengthOf(q), channels], {
       domain: 'com.microsoft',
       attributes: { num_heads: heads },
       name,
     })
-    return g.reshape(y, [rows, channels])
+    return g.reshape(y, q.shape)
   }
   const size = channels / heads
   const split = (x: Value, perm: readonly number[]): Value =>
     g.transpose(g.reshape(x, [batch, lengthOf(x), heads, size]), perm)
   const scale = g.floats(`scale[${size}]`, [], [1 / Math.sqrt(size)])
-  const scores = matMul(g, split(g.multiply(q, scale), [0, 2, 1, 3]), split(k, [0, 2, 3, 1])) // (B, heads, S, T)
+  const scores = matMul(g, split(scaled(g, q, scale), [0, 2, 1, 3]), split(k, [0, 2, 3, 1])) // (B, heads, S, T)
   const masked = mask ? g.add(scores, mask) : scores
   const weights = g.node('Softmax', [masked], masked.shape, { attributes: { axis: -1 }, name })
   const y = matMul(g, weights, split(v, [0, 2, 1, 3])) // (B, heads, S, C/heads)
-  return g.reshape(g.transpose(y, [0, 2, 1, 3]), [rows, channels])
+  return g.reshape(g.transpose(y, [0, 2, 1, 3]), q.shape)
+}
+
+/** A value times factors of its last axis, in what computes it where that can be. */
+function scaled(g: GraphBuilder, x: Value, factors: Value): Value {
+  return g.scaled.get(x.name)?.(factors) ?? g.multiply(x, factors)
 }
 
 function matMul(g: GraphBuilder, a: Value, b: Value): Value {
