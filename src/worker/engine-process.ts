@@ -2,9 +2,6 @@
 // where the engine can stop what it computes, and keeps what it has loaded; else, and when that takes too long, by killing
 // its process, which is all that reaches some libraries.
 import { fork, type ChildProcess } from 'node:child_process'
-import { getCompileCacheDir } from 'node:module'
-import { tmpdir } from 'node:os'
-import path from 'node:path'
 import type { AssetReport } from '#engine/weights/asset-report.ts'
 import { AppError } from '../errors.ts'
 import type {
@@ -57,6 +54,8 @@ type Task = {
 
 type Unnumbered<Request> = Request extends EngineRequest ? Omit<Request, 'id'> : never
 
+/** The first module of a process: what the others are compiled to is kept, for stripping their types takes longer than most tasks. */
+const keepCompiled = 'data:text/javascript,import { enableCompileCache } from "node:module"; enableCompileCache()'
 /** Characters of the child's output that are kept for the message about a crash. */
 const keptOutput = 4096
 /** How long a killed process may take to vanish before its task is rejected all the same, in milliseconds. */
@@ -103,8 +102,7 @@ export class EngineProcess implements AsyncDisposable {
     this.#scratchDir = scratchDir
     this.#child = fork(options.entry ?? new URL('./main.ts', import.meta.url), [], {
       serialization: 'advanced',
-      execArgv: [],
-      env: { ...process.env, NODE_COMPILE_CACHE: getCompileCacheDir() ?? path.join(tmpdir(), 'node-compile-cache') },
+      execArgv: ['--import', keepCompiled],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     })
     for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
