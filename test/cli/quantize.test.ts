@@ -43,7 +43,7 @@ describe('sepia quantize', () => {
     expect(code).toBe(0)
     expect(stdout).toMatch(/^UNet {5}[0-9a-f]{64}\nBackend {2}openvino\nLayers {3}\d+ in int8, \d+ left as they are/)
     expect(stdout).toMatch(/\nError {4}of the whole network \d+\.\d\d % at t=\d+/)
-    expect(stdout).toMatch(/\d\.\d\d % {2}(?:smoothing|min-max|left as it is) +\S+\.\S+/)
+    expect(stdout).toMatch(/\d\.\d\d % {2}(?:norm|smoothing|min-max|left as it is) +\S+\.\S+/)
   })
 
   it('tells a processor without VNNI', () => {

@@ -67,6 +67,8 @@ export class GraphBuilder {
   readonly layerInputs = new Map<string, { readonly value: Value; readonly kernel: number }>()
   /** A value's name → how it is computed with its last axis multiplied by factors (C), without a pass of its own. */
   readonly scaled = new Map<string, (factors: Value) => Value>()
+  /** A norm's result → the same without the norm's scale and bias. */
+  readonly bare = new Map<string, () => Value>()
   /** A moved value's name → what was moved, and how: nothing but places of elements changes. */
   readonly #moves = new Map<string, { readonly from: Value; readonly move: (value: Value) => Value }>()
   readonly #nodes: NodeProto[] = []

@@ -39,13 +39,15 @@ export function int8Linear(
   const inFeatures = x.shape.at(-1)!
   const count = outFeatures / share.of
   const from = share.index * count
-  const input = smoothed(g, x, layer, path, [inFeatures])
-  const scales = g.weightRows(`${path}.weight_scale`, [outFeatures], from, count)
-  const added = bias ? g.weightRows(`${path}.bias`, [outFeatures], from, count) : null
+  const input = layer.norm === null ? smoothed(g, x, layer, path, [inFeatures]) : withoutAffine(g, x, path)
+  const rowsOf = (key: string): Value => g.weightRows(`${path}.${key}`, [outFeatures], from, count)
+  const scales = rowsOf('weight_scale')
+  const own = bias ? rowsOf('bias') : null
+  const added = layer.norm === null ? own : plus(g, own, rowsOf('weight_shift'))
   if (weightLayout(g) === 'rows') {
     const weight = g.int8Weight(`${path}.weight`, [outFeatures, inFeatures], [count, inFeatures], from)
     const range = rangeOfRows(layer, path)
-    const sums = g.weightRows(`${path}.weight_sum`, [outFeatures], from, count)
+    const sums = rowsOf('weight_sum')
     const shift = shifted(g, added, sums, range)
     const values = fromBytes(g, inBytes(g, input, range), range)
     const shape = [...x.shape.slice(0, -1), count]
@@ -220,8 +222,20 @@ function fromBytes(g: GraphBuilder, bytes: Value, range: InputRange): Value {
 /** The bias of a layer whose input is scale · zeroPoint too large everywhere; null stands for none. */
 function shifted(g: GraphBuilder, bias: Value | null, sums: Value, { scale, zeroPoint }: InputRange): Value {
   const shift = scale * zeroPoint
-  const added = g.multiply(sums, g.floats(`shift[${-shift}]`, [], [-shift]))
-  return bias ? g.add(bias, added) : added
+  return plus(g, bias, g.multiply(sums, g.floats(`shift[${-shift}]`, [], [-shift])))
+}
+
+/** A sum, of which null stands for 0. */
+function plus(g: GraphBuilder, a: Value | null, b: Value): Value {
+  return a ? g.add(a, b) : b
+}
+
+/** What a norm gives, without its scale and bias. */
+function withoutAffine(g: GraphBuilder, x: Value, path: string): Value {
+  const bare = g.bare.get(x.name)
+  if (!bare) throw new AppError('internal', `${path}: it reads no norm`)
+  const [value] = g.once(`bare ${x.name}`, () => [bare()])
+  return value
 }
 
 function rangeConstants(g: GraphBuilder, { scale, zeroPoint }: InputRange): { scale: Value; zeroPoint: Value } {

@@ -113,24 +113,24 @@ export function groupNorm(g: GraphBuilder, x: Value, path: string, groups: numbe
   const [batch, channels] = x.shape as [number, number, number, number]
   if (channels % groups !== 0)
     throw new AppError('wrong_architecture', `${path}: ${channels} channels do not divide into ${groups} groups`)
-  const ones = g.floats(
-    `ones[${groups}]`,
-    [groups],
-    Array.from({ length: groups }, () => 1),
-  )
-  const zeros = g.floats(
-    `zeros[${groups}]`,
-    [groups],
-    Array.from({ length: groups }, () => 0),
-  )
   const grouped = g.node('Reshape', [x, g.integers([batch, groups, -1])], [batch, groups, -1])
-  const normed = g.node('InstanceNormalization', [grouped, ones, zeros], grouped.shape, {
-    attributes: { epsilon: { float: epsilon } },
-    name: path,
-  })
+  const normed = g.node(
+    'InstanceNormalization',
+    [grouped, constant(g, groups, 1), constant(g, groups, 0)],
+    grouped.shape,
+    {
+      attributes: { epsilon: { float: epsilon } },
+      name: path,
+    },
+  )
   const y = g.node('Reshape', [normed, g.integers(x.shape)], x.shape)
   const scaled = g.multiply(y, g.weight(`${path}.weight`, [channels], [channels, 1, 1]))
   return g.add(scaled, g.weight(`${path}.bias`, [channels], [channels, 1, 1]))
+}
+
+/** As many times one number. */
+function constant(g: GraphBuilder, count: number, value: 0 | 1): Value {
+  return g.floats(`${value}[${count}]`, [count], new Float32Array(count).fill(value))
 }
 
 /** LayerNorm over rows. (…, C) → same. */
@@ -139,13 +139,14 @@ export function layerNorm(g: GraphBuilder, x: Value, path: string, epsilon: numb
   const [weight, bias] = [g.weight(`${path}.weight`, [size]), g.weight(`${path}.bias`, [size])]
   // With fp32 OpenVINO's frontend converts bf16 to it and back, though its kernel computes in fp32 in any case.
   const stash = g.precision === 'bf16' ? elementTypes.bfloat16 : elementTypes.float
-  const norm = (scale: Value, shift: Value): Value =>
-    g.node('LayerNormalization', [x, scale, shift], x.shape, {
+  const norm = (...affine: Value[]): Value =>
+    g.node('LayerNormalization', [x, ...affine], x.shape, {
       attributes: { axis: -1, epsilon: { float: epsilon }, stash_type: stash },
       name: path,
     })
   const y = norm(weight, bias)
   g.scaled.set(y.name, (factors) => norm(g.multiply(weight, factors), g.multiply(bias, factors)))
+  g.bare.set(y.name, () => norm(constant(g, size, 1)))
   return y
 }
 

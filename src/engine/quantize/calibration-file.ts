@@ -5,11 +5,11 @@ import path from 'node:path'
 import { cacheFault, makeFolder } from '../weights/cache-folder.ts'
 import { withLock } from '../weights/cache-lock.ts'
 import type { CalibratedLayer } from './choose-layers.ts'
-import type { QuantizedLayers } from './quantization.ts'
+import { normBefore, type QuantizedLayers } from './quantization.ts'
 import { isSmoothing } from './smoothing.ts'
 
 /** Raised when the same network has to be calibrated differently. */
-export const calibrationVersion = 3
+export const calibrationVersion = 4
 
 /** How a calibration was made: what its file is named by, beside the network. */
 export type CalibrationSettings = {
@@ -36,7 +36,9 @@ export type CalibrationPlace = { readonly cacheDir: string; readonly scratchDir:
 /** The layers of a calibration that compute in 8-bit integers. */
 export function calibratedLayers({ layers }: Pick<Calibration, 'layers'>): QuantizedLayers {
   return new Map(
-    layers.flatMap(({ path: layer, range, smoothing }) => (range === null ? [] : [[layer, { range, smoothing }]])),
+    layers.flatMap(({ path: layer, norm, range, smoothing }) =>
+      range === null ? [] : [[layer, { range, smoothing, norm }]],
+    ),
   )
 }
 
@@ -107,8 +109,9 @@ export function parseCalibration(text: string, network: string): Calibration | n
 
 function isLayer(value: unknown): value is CalibratedLayer {
   if (typeof value !== 'object' || value === null) return false
-  const { path: layer, range, smoothing } = value as Partial<CalibratedLayer>
+  const { path: layer, norm, range, smoothing } = value as Partial<CalibratedLayer>
   if (typeof layer !== 'string') return false
+  if (norm !== null && norm !== normBefore(layer)) return false
   if (range !== null && !(typeof range?.scale === 'number' && range.scale > 0 && Number.isInteger(range.zeroPoint)))
     return false
   return smoothing === null || isSmoothing(smoothing)

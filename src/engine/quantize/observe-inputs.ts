@@ -1,6 +1,7 @@
 // What a calibration wants to know of every layer's input, computed where the input is: the smallest and largest value of
 // each channel, and a few of its rows or windows, instead of the input itself.
 import type { GraphBuilder, Value } from '../onnx/graph-builder.ts'
+import { normBefore } from './quantization.ts'
 
 /** Rows of a linear's input, and windows of a convolution's, that one evaluation shows. */
 const sampledRows = 8
@@ -11,6 +12,8 @@ const shortestText = 77
 /** One value of the graph that layers read, and the names of the outputs that tell of it. */
 export type ObservedInput = {
   readonly paths: readonly string[]
+  /** Path of the LayerNorm that they read, of which the value is shown without its scale and bias; null: no norm. */
+  readonly norm: string | null
   readonly channels: number
   /** Elements of a window for each channel: 1 for a linear. */
   readonly kernelArea: number
@@ -27,10 +30,12 @@ export type ObservedInput = {
 
 /** Add outputs for the inputs of the layers at `paths`, of which those that read the same value share one. */
 export function observeInputs(g: GraphBuilder, paths: ReadonlySet<string>): ObservedInput[] {
-  const read = [...g.layerInputs].filter(([path]) => paths.has(path))
-  const groups = Map.groupBy(read, ([, { value, kernel }]) => `${value.name} ${kernel}`)
+  const inputs = [...g.layerInputs].filter(([path]) => paths.has(path))
+  const groups = Map.groupBy(inputs, ([, { value, kernel }]) => `${value.name} ${kernel}`)
   return [...groups.values()].map((group, index) => {
-    const { value, kernel } = group[0][1]
+    const { value: read, kernel } = group[0][1]
+    const norm = normBefore(group[0][0])
+    const value = norm === null ? read : g.bare.get(read.name)!()
     const isMap = value.shape.length === 4
     const channels = value.shape[1]
     const axes = g.integers(isMap ? [0, 2, 3] : [0])
@@ -48,6 +53,7 @@ export function observeInputs(g: GraphBuilder, paths: ReadonlySet<string>): Obse
       kernelArea: kernel * kernel,
       samples: isMap ? sampledWindows : Math.min(sampledRows, rowCount(value)),
       isMap,
+      norm,
       paths: group.map(([path]) => path),
     }
   })

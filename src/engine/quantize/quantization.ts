@@ -12,6 +12,8 @@ export type QuantizedLayer = {
   readonly range: InputRange | null
   /** What the input is divided and the weight multiplied by (arXiv 2211.10438); null: nothing. */
   readonly smoothing: Smoothing | null
+  /** Path of the LayerNorm before it whose scale and bias are in its weight and bias (arXiv 2209.13325); null: none. */
+  readonly norm: string | null
 }
 
 /** Path of a linear or convolution → how it computes; layers that are not in it compute in the graph's own numbers. */
@@ -50,7 +52,7 @@ export function quantizableLayers(tensors: ReadonlyMap<string, { readonly shape:
 
 /** Every layer that can be, by ranges that are found as the values come: what needs no calibration. */
 export function dynamicLayers(tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>): QuantizedLayers {
-  return new Map(quantizableLayers(tensors).map((path) => [path, { range: null, smoothing: null }]))
+  return new Map(quantizableLayers(tensors).map((path) => [path, { range: null, smoothing: null, norm: null }]))
 }
 
 const digests = new WeakMap<Quantization, string>()
@@ -61,7 +63,10 @@ export function quantizationDigest(quantization: Quantization): string {
   if (known !== undefined) return known
   const { layers, weightLayout, weightLimit } = quantization
   const hash = createHash('sha256').update(`${weightLayout} ${weightLimit}`)
-  for (const path of [...layers.keys()].sort()) hash.update(`\n${path} ${layers.get(path)!.smoothing ?? ''}`)
+  for (const path of [...layers.keys()].sort()) {
+    const { norm, smoothing } = layers.get(path)!
+    hash.update(`\n${path} ${smoothing ?? ''}${norm === null ? '' : ' norm'}`)
+  }
   const digest = hash.digest('hex')
   digests.set(quantization, digest)
   return digest
@@ -70,4 +75,13 @@ export function quantizationDigest(quantization: Quantization): string {
 /** Into how many parts a linear's outputs are stored, each of them a matrix of its own: a gated projection into two. */
 export function outputParts(path: string): 1 | 2 {
   return path.endsWith('.ff.net.0.proj') ? 2 : 1
+}
+
+/** Path of the LayerNorm that a transformer's linear reads; null for layers that read something else. */
+export function normBefore(path: string): string | null {
+  const [, block, layer] = /^(.*\.transformer_blocks\.\d+)\.(.*)$/.exec(path) ?? []
+  if (layer === undefined) return null
+  if (/^attn1\.to_[qkv]$/.test(layer)) return `${block}.norm1`
+  if (layer === 'attn2.to_q') return `${block}.norm2`
+  return layer === 'ff.net.0.proj' ? `${block}.norm3` : null
 }

@@ -10,11 +10,12 @@ import { componentHash } from '../weights/hash.ts'
 import type { CacheOptions } from '../weights/kept-file.ts'
 import { inFileOrder, storedLength } from '../weights/tensor-stream.ts'
 import { outputParts, quantizationDigest, type Quantization, type QuantizedLayer } from './quantization.ts'
-import { asColumns, roundWeights, rowSums } from './round-weights.ts'
+import { readAffine } from './norm-affine.ts'
+import { asColumns, roundWeights, rowProducts, rowSums } from './round-weights.ts'
 import { factorsOf } from './smoothing.ts'
 
 /** Part of what a rounded file is named by: raised when the same weights come out differently. */
-const quantizeVersion = 2
+const quantizeVersion = 3
 
 export type QuantizeOptions = CacheOptions & {
   readonly quantization: Quantization
@@ -35,7 +36,9 @@ type Plan = {
 
 /**
  * The component's weights with every layer of the quantisation as int8 under its own key, its scales under
- * `<path>.weight_scale` and, where weights lie in rows, the sum of each rounded row under `<path>.weight_sum`; all else as fp32. With `changed` those tensors are rounded anew, into a file of their own.
+ * `<path>.weight_scale` and, where weights lie in rows, the sum of each rounded row under `<path>.weight_sum`; where a norm's
+ * scale is in a weight, what the norm's bias gives under `<path>.weight_shift`. All else is fp32. With `changed` those tensors,
+ * and weights that a changed norm is in, are rounded anew, into a file of their own.
  * Throws `disk_full`, `cache_unwritable`, `bad_file` when the source is cut off or has changed, and `not_finite`.
  */
 export async function quantizeWeights(
@@ -45,7 +48,8 @@ export async function quantizeWeights(
   changed?: ChangedWeights,
 ): Promise<PreparedWeights<GraphWeights>> {
   const digest = `int8 v${quantizeVersion} ${quantizationDigest(options.quantization)}`
-  const base = await roundedFile(component, component.weights, `${hash} ${digest}`, options, async () => {
+  const { name, weights } = component
+  const base = await roundedFile({ name, source: weights, all: weights }, `${hash} ${digest}`, options, async () => {
     // Without it a file replaced since it was hashed would be kept under the wrong name.
     if ((await componentHash(component, options)) !== hash)
       throw new AppError('bad_file', `${component.name}: its files have changed since they were hashed; try again`)
@@ -53,7 +57,9 @@ export async function quantizeWeights(
   if (!changed) return base
   try {
     const key = `${hash} ${changed.hash} ${digest}`
-    const file = await roundedFile(component, changed.weights, key, options, async () => {})
+    const all = new Map([...weights, ...changed.weights])
+    const source = withFollowers(changed.weights, all, options.quantization)
+    const file = await roundedFile({ name, source, all }, key, options, async () => {})
     return {
       weights: new Map([...base.weights, ...file.weights]),
       [Symbol.dispose]() {
@@ -67,9 +73,17 @@ export async function quantizeWeights(
   }
 }
 
+/** The changed tensors, and the weights that a changed norm's scale and bias are in. */
+function withFollowers(changed: Weights, all: Weights, { layers }: Quantization): Weights {
+  const followers = [...layers].flatMap(([path, { norm }]) => {
+    const isChanged = norm !== null && (changed.has(`${norm}.weight`) || changed.has(`${norm}.bias`))
+    return isChanged ? [`${path}.weight`] : []
+  })
+  return new Map([...changed, ...followers.map((key) => [key, all.get(key)!] as const)])
+}
+
 async function roundedFile(
-  { name }: Component<object>,
-  source: Weights,
+  { name, source, all }: { readonly name: string; readonly source: Weights; readonly all: Weights },
   key: string,
   options: QuantizeOptions,
   check: () => Promise<void>,
@@ -81,7 +95,7 @@ async function roundedFile(
   const hash = createHash('sha256').update(key).digest('hex')
   const cached = await cachedFile({ hash, dtype: 'I8', layout, name: `${name} in int8` }, options, async (handle) => {
     const totalBytes = plans.reduce((sum, { stored }) => sum + storedLength(stored), 0)
-    const chunks = chunksOf(plans, quantization)
+    const chunks = chunksOf(plans, all, quantization)
     let doneBytes = 0
     await writeSafetensors(handle, entries, async function* ({ name: wanted }: NewTensor) {
       const next = await chunks.next()
@@ -116,6 +130,7 @@ function entriesOf(
     { name: key, dtype: 'I8', shape: weightLayout === 'rows' ? shape : columnShape(pathOf(key), shape) },
     { name: `${key}_scale`, dtype: 'F32', shape: [shape[0]] },
     ...(weightLayout === 'rows' ? [{ name: `${key}_sum`, dtype: 'F32' as const, shape: [shape[0]] }] : []),
+    ...(layer.norm === null ? [] : [{ name: `${key}_shift`, dtype: 'F32' as const, shape: [shape[0]] }]),
   ]
 }
 
@@ -129,7 +144,11 @@ function columnShape(path: string, [outputs, inputs, ...kernel]: readonly number
 type Chunk = { readonly name: string; readonly bytes: Uint8Array; readonly sourceBytes: number }
 
 /** The bytes of every entry, in their order. */
-async function* chunksOf(plans: readonly Plan[], quantization: Quantization): AsyncGenerator<Chunk, void> {
+async function* chunksOf(
+  plans: readonly Plan[],
+  all: Weights,
+  quantization: Quantization,
+): AsyncGenerator<Chunk, void> {
   const { weightLayout, weightLimit: limit } = quantization
   for (const { key, stored, layer } of plans) {
     const sourceBytes = storedLength(stored)
@@ -141,13 +160,16 @@ async function* chunksOf(plans: readonly Plan[], quantization: Quantization): As
     const [outputs, , ...kernel] = stored.shape
     const kernelArea = kernel.reduce((product, size) => product * size, 1)
     const smoothing = layer.smoothing === null ? null : factorsOf(layer.smoothing)
-    const { values, scales } = roundWeights(key, data, { outputs, kernelArea, limit }, smoothing)
+    const affine = layer.norm === null ? null : await readAffine(all, layer.norm)
+    const factors = affine?.scale ?? smoothing
+    const { values, scales } = roundWeights(key, data, { outputs, kernelArea, limit }, factors)
     const parts = kernel.length > 0 ? 1 : outputParts(pathOf(key))
     const laid = weightLayout === 'rows' ? values : asColumns(values, { outputs, kernelArea, parts })
     yield { name: key, bytes: bytesOf(laid), sourceBytes }
     yield { name: `${key}_scale`, bytes: bytesOf(scales), sourceBytes: 0 }
     if (weightLayout === 'rows')
       yield { name: `${key}_sum`, bytes: bytesOf(rowSums({ values, scales })), sourceBytes: 0 }
+    if (affine) yield { name: `${key}_shift`, bytes: bytesOf(rowProducts(data, affine.shift)), sourceBytes: 0 }
   }
 }
 

@@ -5,17 +5,17 @@ import { AppError } from '../../errors.ts'
 export type RoundedWeights = { readonly values: Int8Array; readonly scales: Float32Array }
 
 /**
- * Round the rows of a weight (out, in · kernel area). `smoothing` has one factor an input channel, each of which stands
+ * Round the rows of a weight (out, in · kernel area). `multiplied` has one factor an input channel, each of which stands
  * for `kernelArea` neighbouring elements. A row of zeros has the scale 1. Throws `not_finite`.
  */
 export function roundWeights(
   name: string,
   weight: Float32Array,
   { outputs, kernelArea, limit }: { outputs: number; kernelArea: number; limit: number },
-  smoothing: Float32Array | null,
+  multiplied: Float32Array | null,
 ): RoundedWeights {
   const width = weight.length / outputs
-  const factors = smoothing && repeatEach(smoothing, kernelArea)
+  const factors = multiplied && repeatEach(multiplied, kernelArea)
   const values = new Int8Array(weight.length)
   const scales = new Float32Array(outputs)
   const row = new Float32Array(width)
@@ -45,6 +45,18 @@ export function rowSums({ values, scales }: RoundedWeights): Float32Array {
     for (let i = output * width; i < (output + 1) * width; i++) sum += values[i]
     return sum * scale
   })
+}
+
+/** Each row of a weight (out, in) times one vector (in). */
+export function rowProducts(weight: Float32Array, vector: Float32Array): Float32Array {
+  const products = new Float32Array(weight.length / vector.length)
+  for (let row = 0; row < products.length; row++) {
+    const start = row * vector.length
+    let sum = 0
+    for (let i = 0; i < vector.length; i++) sum += vector[i] * weight[start + i]
+    products[row] = sum
+  }
+  return products
 }
 
 /**

@@ -1,13 +1,13 @@
 // Rounding of weights and the choice of a layer's range, on numbers small enough to follow.
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { calibrationVersion, parseCalibration } from '#engine/quantize/calibration-file.ts'
 import { chooseLayers, largestLayerError, rangeOf } from '#engine/quantize/choose-layers.ts'
 import type { InputStatistics } from '#engine/quantize/input-statistics.ts'
-import { quantizableLayers } from '#engine/quantize/quantization.ts'
-import { asColumns, roundWeights, rowSums } from '#engine/quantize/round-weights.ts'
+import { normBefore, quantizableLayers } from '#engine/quantize/quantization.ts'
+import { asColumns, roundWeights, rowProducts, rowSums } from '#engine/quantize/round-weights.ts'
 import { factorsOf, inverseFactorsOf, smoothingOf } from '#engine/quantize/smoothing.ts'
 import { weightLimit } from '#engine/quantize/weight-limit.ts'
-import type { Weights } from '#engine/weights/checkpoint.ts'
+import type { StoredTensor, Weights } from '#engine/weights/checkpoint.ts'
 import { TorchGenerator } from '#tensor/random.ts'
 
 test('each output channel has its own scale, and the largest weight is the limit', () => {
@@ -25,6 +25,10 @@ test('each output channel has its own scale, and the largest weight is the limit
 test('the sum of a rounded row is what it gives for an input of ones', () => {
   const rounded = { values: Int8Array.of(127, -64, 32, 0, 127, 127), scales: Float32Array.of(0.5, 2) }
   expect([...rowSums(rounded)]).toEqual([47.5, 508])
+})
+
+test('rows of a weight times one vector', () => {
+  expect([...rowProducts(Float32Array.of(1, 2, 3, 4, 5, 6), Float32Array.of(1, 0, -1))]).toEqual([-2, -2])
 })
 
 test('columns lie pixel by pixel of the kernel, in as many matrices as there are parts', () => {
@@ -56,6 +60,7 @@ function layerOf(outlier: number): { statistics: InputStatistics; weights: Weigh
     statistics: {
       input: {
         paths: ['m'],
+        norm: null,
         channels,
         kernelArea: 1,
         isMap: false,
@@ -153,6 +158,67 @@ test('what is rounded: no first or last layer, no embedding, no shortcut, no dow
   ])
 })
 
+describe('behind a norm', () => {
+  const path = 'down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q'
+  const norm = 'down_blocks.0.attentions.0.transformer_blocks.0.norm2'
+  /** What `layerOf` gives, behind a norm with this scale and bias. */
+  function behindNorm(scale: Float32Array, shift: Float32Array): { statistics: InputStatistics; weights: Weights } {
+    const { statistics, weights } = layerOf(1)
+    const stored = (values: Float32Array): StoredTensor => ({
+      dtype: 'F32',
+      shape: [values.length],
+      source: { bytes: new Uint8Array(values.buffer) },
+    })
+    return {
+      statistics: { ...statistics, input: { ...statistics.input, paths: [path], norm } },
+      weights: new Map([
+        [`${path}.weight`, weights.get('m.weight')!],
+        [`${norm}.weight`, stored(scale)],
+        [`${norm}.bias`, stored(shift)],
+      ]),
+    }
+  }
+  const uneven = Float32Array.from({ length: 16 }, (_, channel) => (channel === 5 ? -40 : 1))
+  const shift = Float32Array.from({ length: 16 }, (_, channel) => (channel === 2 ? 30 : 0.1))
+
+  test('its scale and bias go into the layer, and the range is that of what it normalised', async () => {
+    const { statistics, weights } = behindNorm(uneven, shift)
+    const [chosen] = await chooseLayers(statistics, weights, 127)
+    expect(chosen).toMatchObject({ path, method: 'norm', norm, smoothing: null })
+    expect(chosen.range).toEqual(rangeOf(Math.min(...statistics.minimum), Math.max(...statistics.maximum)))
+    // The same error as a norm without either would have: only the weights' one column is wider.
+    const [even] = await chooseLayers(layerOf(1).statistics, layerOf(1).weights, 127)
+    expect(chosen.error).toBeLessThan(2 * even.error)
+  })
+
+  test('what a layer reads is rounded when that is much better', async () => {
+    // A channel that the norm itself makes small: without its scale it is the largest of all.
+    const { statistics, weights } = behindNorm(
+      Float32Array.from({ length: 16 }, (_, channel) => (channel === 3 ? 1e-3 : 1)),
+      new Float32Array(16),
+    )
+    const samples = statistics.samples.map((value, i) => (i % 16 === 3 ? value * 1000 : value))
+    const wide = (values: Float32Array): Float32Array =>
+      values.map((value, channel) => (channel === 3 ? value * 1000 : value))
+    const [chosen] = await chooseLayers(
+      { ...statistics, samples, minimum: wide(statistics.minimum), maximum: wide(statistics.maximum) },
+      weights,
+      127,
+    )
+    expect(chosen.method).not.toBe('norm')
+    expect(chosen.norm).toBeNull()
+    expect(chosen.error).toBeLessThan(0.02)
+  })
+
+  test('is told by the names of transformers', () => {
+    expect(normBefore('a.transformer_blocks.3.attn1.to_v')).toBe('a.transformer_blocks.3.norm1')
+    expect(normBefore('a.transformer_blocks.3.ff.net.0.proj')).toBe('a.transformer_blocks.3.norm3')
+    for (const other of ['attn1.to_out.0', 'attn2.to_k', 'attn2.to_v', 'ff.net.2'])
+      expect(normBefore(`a.transformer_blocks.3.${other}`)).toBeNull()
+    expect(normBefore('a.proj_in')).toBeNull()
+  })
+})
+
 test('processors without VNNI get smaller weights', () => {
   expect(weightLimit('x64', 'flags\t: fpu avx2 avx512_vnni')).toBe(127)
   expect(weightLimit('x64', 'flags\t: fpu avx2 avx_vnni')).toBe(127)
@@ -162,7 +228,14 @@ test('processors without VNNI get smaller weights', () => {
 })
 
 test('a damaged calibration, or one of another version or network, is none', () => {
-  const layer = { path: 'm', method: 'min-max', error: 0.01, range: { scale: 0.1, zeroPoint: 3 }, smoothing: null }
+  const layer = {
+    path: 'm',
+    method: 'min-max',
+    error: 0.01,
+    range: { scale: 0.1, zeroPoint: 3 },
+    smoothing: null,
+    norm: null,
+  }
   const good = { version: calibrationVersion, network: 'n', settings: {}, layers: [layer], outputErrors: [] }
   const parse = (changes: object): unknown => parseCalibration(JSON.stringify({ ...good, ...changes }), 'n')
   expect(parse({})).toEqual(good)
@@ -171,5 +244,9 @@ test('a damaged calibration, or one of another version or network, is none', () 
   expect(parse({ network: 'other' })).toBeNull()
   expect(parse({ layers: [{ ...layer, range: { scale: 0, zeroPoint: 3 } }] })).toBeNull()
   expect(parse({ layers: [{ ...layer, smoothing: 'AAgQ' }] })).not.toBeNull()
+  const query = { ...layer, path: 'a.transformer_blocks.0.attn2.to_q' }
+  expect(parse({ layers: [{ ...query, norm: 'a.transformer_blocks.0.norm2' }] })).not.toBeNull()
+  for (const norm of ['a.transformer_blocks.0.norm1', undefined])
+    expect(parse({ layers: [{ ...query, norm }] })).toBeNull()
   for (const smoothing of [[1, 1], 'AAg', 'AA*Q']) expect(parse({ layers: [{ ...layer, smoothing }] })).toBeNull()
 })

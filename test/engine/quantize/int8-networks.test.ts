@@ -12,9 +12,10 @@ import { observeInputs, type ObservedInput } from '#engine/quantize/observe-inpu
 import type { GraphBuilder } from '#engine/onnx/graph-builder.ts'
 import { dynamicLayers, quantizableLayers, type Quantization } from '#engine/quantize/quantization.ts'
 import { smoothingOf } from '#engine/quantize/smoothing.ts'
-import type { Checkpoint } from '#engine/weights/checkpoint.ts'
+import type { Checkpoint, GraphWeights, StoredTensor } from '#engine/weights/checkpoint.ts'
 import { openCheckpoint } from '#engine/weights/open-checkpoint.ts'
 import { TorchGenerator } from '#tensor/random.ts'
+import { readRange, readTensorF32 } from '#tensor/safetensors.ts'
 import type { Tensor } from '#tensor/tensor.ts'
 import { relativeError, runChain, runGraph, weightsInMemory } from '../../support/golden.ts'
 import { quantizedUNet } from '../../support/quantized-unet.ts'
@@ -168,7 +169,7 @@ describe('smoothing', async () => {
         const { scale, zeroPoint } = plain.layers.get(layer)!.range!
         const inputs = weights.get(`${layer}.weight`)!.shape[1]
         const factors = Float32Array.from({ length: inputs }, (_, channel) => factorOf(channel))
-        return [layer, { range: { scale: scale / narrower, zeroPoint }, smoothing: smoothingOf(factors) }]
+        return [layer, { range: { scale: scale / narrower, zeroPoint }, smoothing: smoothingOf(factors), norm: null }]
       }),
     ),
   })
@@ -214,6 +215,52 @@ describe('smoothing', async () => {
     for (const mover of ['Reshape', 'Transpose']) {
       expect(bare.get(mover)).toBeUndefined()
       expect(targeted.get(mover)).toBeUndefined()
+    }
+  })
+})
+
+describe("a norm's scale and bias in the layers behind it", async () => {
+  const checkpoint = await openCheckpoint(models.pocket)
+  const { config, weights } = checkpoint.unet
+  const quantization = await quantizationOf(checkpoint, 'openvino')
+  const folded = [...quantization.layers].filter(([, { norm }]) => norm !== null)
+
+  test('leave the norm, which OpenVINO then rounds as it computes it', () => {
+    const { nodes } = unetGraph(config, { ...optionsOf(sizes), quantization })
+    const norms = nodes.filter(({ opType }) => opType === 'LayerNormalization')
+    const bare = norms.filter(({ inputs }) => inputs.length === 2)
+    expect(folded.length).toBeGreaterThan(norms.length)
+    expect(bare).toHaveLength(new Set(folded.map(([, { norm }]) => norm)).size)
+  })
+
+  test('are those of a LoRA that changes them', async () => {
+    const only = new Map<string, StoredTensor>()
+    for (const norm of new Set(folded.map((layer) => layer[1].norm!)))
+      for (const key of [`${norm}.weight`, `${norm}.bias`]) {
+        const stored = weights.get(key)!
+        const { data } = await readTensorF32(stored)
+        const other = data.map((value, channel) => value * (1 + (channel % 3)) + 0.2)
+        only.set(key, { dtype: 'F32', shape: stored.shape, source: { bytes: new Uint8Array(other.buffer) } })
+      }
+    const rounded = await quantizedUNet(checkpoint, quantization, { weights: only, hash: 'b'.repeat(64) })
+    const valuesOf = async (from: GraphWeights, key: string): Promise<Float32Array> =>
+      (await readTensorF32(from.get(key) as StoredTensor)).data
+    const [layer, { norm }] = folded.find(([path]) => path.endsWith('.attn2.to_q'))!
+    const [scale, shift] = [await valuesOf(only, `${norm}.weight`), await valuesOf(only, `${norm}.bias`)]
+    const weight = await valuesOf(weights, `${layer}.weight`)
+    const stored = rounded.get(`${layer}.weight`)!.source as { file: string; offset: number; length: number }
+    const bytes = new Int8Array(await readRange(stored.file, stored.offset, stored.length))
+    const steps = await valuesOf(rounded, `${layer}.weight_scale`)
+    const added = await valuesOf(rounded, `${layer}.weight_shift`)
+    for (const [output, step] of steps.entries()) {
+      const start = output * scale.length
+      let sum = 0
+      for (const [input, factor] of scale.entries()) {
+        const exact = weight[start + input] * factor
+        expect(Math.abs(bytes[start + input] * step - exact)).toBeLessThanOrEqual(step * 0.501)
+        sum += weight[start + input] * shift[input]
+      }
+      expect(added[output]).toBeCloseTo(sum, 5)
     }
   })
 })
