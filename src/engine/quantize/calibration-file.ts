@@ -4,7 +4,7 @@ import { open, readFile, rename, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { cacheFault, makeFolder } from '../weights/cache-folder.ts'
 import { withLock } from '../weights/cache-lock.ts'
-import type { CalibratedLayer } from './choose-layers.ts'
+import { rangeMethods, type CalibratedLayer } from './choose-layers.ts'
 import { normBefore, type QuantizedLayers } from './quantization.ts'
 import { isSmoothing } from './smoothing.ts'
 
@@ -36,8 +36,8 @@ export type CalibrationPlace = { readonly cacheDir: string; readonly scratchDir:
 /** The layers of a calibration that compute in 8-bit integers. */
 export function calibratedLayers({ layers }: Pick<Calibration, 'layers'>): QuantizedLayers {
   return new Map(
-    layers.flatMap(({ path: layer, norm, range, smoothing }) =>
-      range === null ? [] : [[layer, { range, smoothing, norm }]],
+    layers.flatMap(({ method, path: layer, range, smoothing }) =>
+      range === null ? [] : [[layer, { range, smoothing, norm: method === 'norm' ? normBefore(layer) : null }]],
     ),
   )
 }
@@ -109,9 +109,10 @@ export function parseCalibration(text: string, network: string): Calibration | n
 
 function isLayer(value: unknown): value is CalibratedLayer {
   if (typeof value !== 'object' || value === null) return false
-  const { path: layer, norm, range, smoothing } = value as Partial<CalibratedLayer>
+  const { method, path: layer, range, smoothing } = value as Partial<CalibratedLayer>
   if (typeof layer !== 'string') return false
-  if (norm !== null && norm !== normBefore(layer)) return false
+  if (!rangeMethods.some((known) => known === method)) return false
+  if (method === 'norm' && normBefore(layer) === null) return false
   if (range !== null && !(typeof range?.scale === 'number' && range.scale > 0 && Number.isInteger(range.zeroPoint)))
     return false
   return smoothing === null || isSmoothing(smoothing)

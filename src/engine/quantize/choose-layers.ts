@@ -13,7 +13,9 @@ import { factorsOf, smoothingOf, type Smoothing } from './smoothing.ts'
  * How a layer's range is found: all that was seen, as it is, without the scale and bias of the norm before it, or after its
  * outlier channels are scaled down.
  */
-export type RangeMethod = 'min-max' | 'norm' | 'smoothing'
+export const rangeMethods = ['min-max', 'norm', 'smoothing'] as const
+
+export type RangeMethod = (typeof rangeMethods)[number]
 
 /** What a calibration has decided for one layer. */
 export type CalibratedLayer = {
@@ -24,7 +26,6 @@ export type CalibratedLayer = {
   /** Null: the error is above {@link largestLayerError}, so the layer stays as it is. */
   readonly range: InputRange | null
   readonly smoothing: Smoothing | null
-  readonly norm: string | null
 }
 
 /** Relative error above which a layer is left in floating point. */
@@ -46,7 +47,7 @@ const smallestRow = 1e-3
 /** A method that costs a multiplication has to be better by this factor. */
 const worthwhile = 0.9
 /**
- * And this much better than `norm`, which is cheaper than any other: what a norm gives is then rounded where it is computed.
+ * And this much better than `norm` where that is good enough, since it is cheaper than any other: what a norm gives is then rounded where it is computed.
  * Pocket's pictures are the same with 0.9 and 0.
  */
 const worthNorm = 0.5
@@ -95,7 +96,8 @@ export async function chooseLayers(
     })
     let best = rated[0]
     for (const other of rated) {
-      const factor = best.candidate.method === 'norm' ? worthNorm : worthwhile
+      const isCheap = best.candidate.method === 'norm' && best.errors.every((error) => error <= largestLayerError)
+      const factor = isCheap ? worthNorm : worthwhile
       if (squaredSum(other.errors) < factor ** 2 * squaredSum(best.errors)) best = other
     }
     for (const [index, path] of paths.entries()) {
@@ -108,7 +110,6 @@ export async function chooseLayers(
         error,
         range: isKept ? null : range,
         smoothing: isKept ? null : smoothing,
-        norm: isKept || method !== 'norm' ? null : norm,
       })
     }
   }

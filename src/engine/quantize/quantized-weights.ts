@@ -15,7 +15,7 @@ import { asColumns, roundWeights, rowProducts, rowSums } from './round-weights.t
 import { factorsOf } from './smoothing.ts'
 
 /** Part of what a rounded file is named by: raised when the same weights come out differently. */
-const quantizeVersion = 3
+const quantizeVersion = 2
 
 export type QuantizeOptions = CacheOptions & {
   readonly quantization: Quantization

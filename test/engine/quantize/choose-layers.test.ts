@@ -184,7 +184,7 @@ describe('behind a norm', () => {
   test('its scale and bias go into the layer, and the range is that of what it normalised', async () => {
     const { statistics, weights } = behindNorm(uneven, shift)
     const [chosen] = await chooseLayers(statistics, weights, 127)
-    expect(chosen).toMatchObject({ path, method: 'norm', norm, smoothing: null })
+    expect(chosen).toMatchObject({ path, method: 'norm', smoothing: null })
     expect(chosen.range).toEqual(rangeOf(Math.min(...statistics.minimum), Math.max(...statistics.maximum)))
     // The same error as a norm without either would have: only the weights' one column is wider.
     const [even] = await chooseLayers(layerOf(1).statistics, layerOf(1).weights, 127)
@@ -206,7 +206,6 @@ describe('behind a norm', () => {
       127,
     )
     expect(chosen.method).not.toBe('norm')
-    expect(chosen.norm).toBeNull()
     expect(chosen.error).toBeLessThan(0.02)
   })
 
@@ -244,9 +243,11 @@ test('a damaged calibration, or one of another version or network, is none', () 
   expect(parse({ network: 'other' })).toBeNull()
   expect(parse({ layers: [{ ...layer, range: { scale: 0, zeroPoint: 3 } }] })).toBeNull()
   expect(parse({ layers: [{ ...layer, smoothing: 'AAgQ' }] })).not.toBeNull()
-  const query = { ...layer, path: 'a.transformer_blocks.0.attn2.to_q' }
-  expect(parse({ layers: [{ ...query, norm: 'a.transformer_blocks.0.norm2' }] })).not.toBeNull()
-  for (const norm of ['a.transformer_blocks.0.norm1', undefined])
-    expect(parse({ layers: [{ ...query, norm }] })).toBeNull()
+  for (const [path, whole] of [
+    ['a.transformer_blocks.0.attn2.to_q', true],
+    ['a.proj_in', false],
+  ] as const)
+    expect(parse({ layers: [{ ...layer, path, method: 'norm' }] }) !== null).toBe(whole)
+  expect(parse({ layers: [{ ...layer, method: 'percentile' }] })).toBeNull()
   for (const smoothing of [[1, 1], 'AAg', 'AA*Q']) expect(parse({ layers: [{ ...layer, smoothing }] })).toBeNull()
 })
